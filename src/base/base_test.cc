@@ -1,0 +1,41 @@
+#include <gtest/gtest.h>
+
+#include "src/base/bytes.h"
+#include "src/base/percent.h"
+
+namespace divvy {
+namespace {
+
+TEST(ParseBytes, ReadsWhatPeopleType) {
+  EXPECT_EQ(ParseBytes("4GiB")->n, 4ull << 30);
+  EXPECT_EQ(ParseBytes("512MiB")->n, 512ull << 20);
+  EXPECT_EQ(ParseBytes("2g")->n, 2ull << 30);
+  EXPECT_EQ(ParseBytes("1.5G")->n, 3ull << 29);
+  EXPECT_EQ(ParseBytes("3gb")->n, 3ull << 30);
+  EXPECT_EQ(ParseBytes("1073741824")->n, 1ull << 30);
+  EXPECT_EQ(ParseBytes("0")->n, 0u);
+}
+
+TEST(ParseBytes, RefusesNonsenseAndSaysWhatToWrite) {
+  for (const char* bad : {"", "-1", "-1g", "nan", "4XiB", "4GiBs", "g", "1..2g", "99999999999t", "1.5"}) {
+    const auto r = ParseBytes(bad);
+    ASSERT_FALSE(r.ok()) << bad;
+    EXPECT_NE(r.error().message.find("4GiB"), std::string::npos) << r.error().message;
+  }
+}
+
+TEST(Bytes, PrintsShort) {
+  EXPECT_EQ(ToString(Bytes{2ull << 30}), "2 GiB");
+  EXPECT_EQ(ToString(Bytes{3ull << 29}), "1.5 GiB");
+  EXPECT_EQ(ToString(Bytes{37}), "37 B");
+}
+
+TEST(ParsePercent, BoundsAndForms) {
+  EXPECT_EQ(ParsePercent("30")->milli, 30000u);
+  EXPECT_EQ(ParsePercent("12.5%")->milli, 12500u);
+  for (const char* bad : {"0", "101", "-1", "nan", "inf", "", "abc", "3x"})
+    EXPECT_FALSE(ParsePercent(bad).ok()) << bad;
+}
+
+}  // namespace
+}  // namespace divvy
