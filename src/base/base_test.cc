@@ -17,7 +17,8 @@ TEST(ParseBytes, ReadsWhatPeopleType) {
 }
 
 TEST(ParseBytes, RefusesNonsenseAndSaysWhatToWrite) {
-  for (const char* bad : {"", "-1", "-1g", "nan", "4XiB", "4GiBs", "g", "1..2g", "99999999999t", "1.5"}) {
+  for (const char* bad :
+       {"", "-1", "-1g", "nan", "4XiB", "4GiBs", "g", "1..2g", "99999999999t", "1.5"}) {
     const auto r = ParseBytes(bad);
     ASSERT_FALSE(r.ok()) << bad;
     EXPECT_NE(r.error().message.find("4GiB"), std::string::npos) << r.error().message;

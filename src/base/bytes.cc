@@ -29,7 +29,8 @@ Result<Bytes> ParseBytes(std::string_view text) {
   const long double value = std::strtold(number.c_str(), &end);
   if (*end != '\0') return bad("its number cannot be read");
   std::string unit;
-  for (char c : text.substr(i)) unit += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (char c : text.substr(i))
+    unit += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   int shift = -1;
   const char* units = "bkmgtp";
   if (unit.empty()) {

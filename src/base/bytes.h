@@ -17,8 +17,14 @@ struct Bytes {
   constexpr auto operator<=>(const Bytes&) const = default;
   constexpr Bytes operator+(Bytes o) const { return {n + o.n}; }
   constexpr Bytes operator-(Bytes o) const { return {n - o.n}; }
-  constexpr Bytes& operator+=(Bytes o) { n += o.n; return *this; }
-  constexpr Bytes& operator-=(Bytes o) { n -= o.n; return *this; }
+  constexpr Bytes& operator+=(Bytes o) {
+    n += o.n;
+    return *this;
+  }
+  constexpr Bytes& operator-=(Bytes o) {
+    n -= o.n;
+    return *this;
+  }
   // a - b, not below zero.
   constexpr Bytes Less(Bytes o) const { return {n > o.n ? n - o.n : 0}; }
   // Rounded up to a multiple of `unit` (a power of two).

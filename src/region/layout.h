@@ -1,0 +1,220 @@
+// The two shared memory segments of one tenant, byte for byte.
+//
+// Sides. divvyd creates both as sealed memfds and passes them to every process of the tenant.
+//   policy: written by the daemon only; the tenant maps it read-only (F_SEAL_FUTURE_WRITE).
+//   usage:  written by the tenant's processes (and by the daemon in slot 0 and in `book`). The
+//           daemon believes nothing in it: it copies, checks, then uses. A tenant that scribbles
+//           over it harms only itself.
+// Everything shared is a lock-free atomic of 4 or 8 bytes. Sizes are fixed by kLayoutVersion;
+// fields are only ever added in `reserved` space.
+//
+// Memory orders: relaxed unless a comment names the partner.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace divvy::region {
+
+constexpr uint32_t kPolicyMagic = 0x59504c44;  // "DLPY"
+constexpr uint32_t kUsageMagic = 0x59535544;   // "DUSY"
+constexpr uint32_t kLayoutVersion = 1;
+
+constexpr unsigned kMaxDevices = 16;  // devices of one tenant, in the order of its share list
+constexpr unsigned kMaxSlots = 4096;  // processes of one tenant; slot 0 is the daemon's
+constexpr unsigned kMaxEvents = 256;  // refusals and faults the tenant reports, a ring
+constexpr unsigned kNameBytes = 64;
+
+// Memory is booked in units of 512 bytes: 36 bits of them are 32 TiB a device.
+constexpr uint64_t kUnitBytes = 512;
+constexpr uint64_t kMaxUnits = (uint64_t{1} << 36) - 1;
+constexpr uint64_t UnitsOf(uint64_t bytes) {
+  return bytes > kMaxUnits * kUnitBytes ? kMaxUnits : (bytes + kUnitBytes - 1) / kUnitBytes;
+}
+
+using U32 = std::atomic<uint32_t>;
+using U64 = std::atomic<uint64_t>;
+using I64 = std::atomic<int64_t>;
+static_assert(U32::is_always_lock_free && U64::is_always_lock_free);
+
+// What an amount was taken for. Only for people (divvy ps); limits use the sum.
+enum class Kind : uint8_t {
+  kLinear = 0,   // cuMemAlloc, pitch
+  kManaged = 1,  // cuMemAllocManaged
+  kArray = 2,    // arrays, mipmaps
+  kVmm = 3,      // cuMemCreate
+  kPool = 4,     // stream-ordered pools (reserved memory)
+  kGraph = 5,    // graph memory nodes
+  kImport = 6,   // memory of another process or API
+  kContext = 7,  // contexts and modules, by learned figures
+  kCount = 8,
+};
+constexpr unsigned kKinds = static_cast<unsigned>(Kind::kCount);
+
+// --- policy -----------------------------------------------------------------------------------
+
+enum PolicyFlags : uint32_t {
+  kFlagDenyOnFault = 1u << 0,  // DIVVY_ON_FAULT=deny: gates stay shut when the daemon is gone
+  kFlagCooperative = 1u << 1,  // delivered by LD_PRELOAD only
+  kFlagOvercommit = 1u << 2,   // admission was told to promise more than there is
+  kFlagMeasured = 1u << 3,     // NVML gives per-process figures: overhead_bytes is measured
+};
+
+// The gate of one device (compute). `word` is a futex word; its low bits say what holds now, its
+// high bits count changes so that a waiter never misses one.
+enum GateBits : uint32_t {
+  kGateShut = 1u << 0,      // submissions wait (bounded) until the word changes
+  kGatePaused = 1u << 1,    // an operator paused the tenant: shut and not opened by faults
+  kGateMetered = 1u << 2,   // others contend: markers are wanted, in-flight work is bounded
+  kGateSequence = 1u << 8,  // added at each change
+};
+
+struct alignas(64) PolicyGate {
+  U32 word;      // GateBits; 0 = open and alone: the fast path is one load and one branch
+  U32 bound_us;  // in-flight work allowed, microseconds of estimated time; 0 = one operation
+  U32 space_us;  // estimated work between two markers
+  U32 grant;     // window number; the start marker after it carries it
+  uint8_t reserved[48];
+};
+static_assert(sizeof(PolicyGate) == 64);
+
+struct alignas(64) PolicyDevice {
+  uint8_t uuid[16];           // as cuDeviceGetUuid gives it; constant
+  uint32_t nvml_index;        // host's NVML index, for people; constant
+  uint32_t guaranteed_milli;  // compute percent, thousandths; informational
+  U64 limit_bytes;            // what the tenant may hold
+  U64 rest_bytes;             // what the device really has left for this tenant, besides its own
+                              // charges; UINT64_MAX = not known. Refreshed every ~100 ms
+  I64 overhead_bytes;         // driver's memory above the charges (measured); may be negative when
+                              // a learned context figure was too high
+  U64 context_bytes;          // charge this before a context is made
+  U64 total_bytes;            // the physical device, for placing limits beyond it
+  U32 cap_milli;              // compute cap percent, thousandths; 100000 = none
+  uint32_t reserved0;
+  uint8_t reserved[56];
+  PolicyGate gate;
+};
+static_assert(sizeof(PolicyDevice) == 192);
+
+struct Policy {
+  uint32_t magic;
+  uint32_t version;
+  uint64_t size_bytes;  // of the whole segment
+  uint64_t generation;  // of the daemon that wrote it; unique per daemon start
+  U64 heartbeat_ns;     // CLOCK_MONOTONIC; the daemon is taken for dead a second later
+  U32 heartbeat_word;   // futex word, changes with each limit change and heartbeat
+  U32 flags;            // PolicyFlags
+  uint32_t device_count;
+  U32 on_full_wait_ms;      // --on-full wait=...: how long a refused allocation may wait for room
+  char tenant[kNameBytes];  // zero-terminated
+  uint8_t reserved[144];
+  PolicyDevice device[kMaxDevices];
+};
+static_assert(offsetof(Policy, device) == 256);
+constexpr size_t kPolicyBytes = (sizeof(Policy) + 4095) & ~size_t{4095};
+
+// --- usage ------------------------------------------------------------------------------------
+
+// One charge or credit in the making. Written by the slot's owner before it touches `book`, so that
+// whoever buries the process knows what it was about to do (books.h has the protocol).
+struct SlotOp {
+  U64 word;    // 0 = none; else sequence(16) | device(8) << 16 | 1 << 63
+  U64 target;  // the slot's charged units after the operation
+  U64 before;  // ... and before it
+};
+
+struct SlotDevice {
+  U64 charged_units;       // exact: this process's part of book[device]
+  U64 kind_units[kKinds];  // for people; may be torn by a kill
+};
+
+struct alignas(64) ProcessSlot {
+  U32 owner_tag;      // set by the owner at attach: the low bits of the generation; 0 = never used
+  U32 ns_pid;         // pid in the process's own namespace, for people
+  U64 done_sequence;  // the newest of the slot's operations known to stand in a book
+  SlotOp op;
+  U64 refusals;
+  U64 launches;     // submissions of GPU work seen (relaxed, per process)
+  U64 charges;      // charge sequence: bumped by each charge or credit (the audit's stillness test)
+  U32 state_flags;  // ShimState below
+  U32 reserved0;
+  uint8_t reserved[48];
+  SlotDevice device[kMaxDevices];
+};
+static_assert(sizeof(ProcessSlot) % 64 == 0);
+
+enum ShimState : uint32_t {
+  kShimActive = 1u << 0,
+  kShimDegraded = 1u << 1,  // a fault of our own: counted, visible, calls go on
+  kShimForked = 1u << 2,
+};
+
+// What the tenant tells about one refusal or fault of its own.
+struct alignas(64) UsageEvent {
+  U64 sequence;  // 0 = never written; odd while being written, even when whole
+  uint64_t time_ns;
+  uint64_t bytes;   // asked for
+  uint64_t in_use;  // the tenant's charges then
+  uint64_t limit;
+  uint32_t slot;
+  uint16_t device;
+  uint16_t cause;   // EventCause
+  uint32_t symbol;  // index into the driver table, of the call that met it
+  uint32_t reserved;
+};
+static_assert(sizeof(UsageEvent) == 64);
+
+enum class EventCause : uint16_t {
+  kOutOfShare = 1,     // over limit_bytes
+  kDeviceFull = 2,     // within the limit, but the device has no memory left
+  kForeignDevice = 3,  // a device without a share was asked for
+  kDriverRefused = 4,  // charged, but the driver said no
+  kDegraded = 5,       // a fault of the shim's own
+  kDenied = 6,         // a call that Divvy refuses to tenants
+};
+
+// GPU-written markers and submission counters of one process on one device (compute). A page per
+// slot so that the owner can register just its own with the driver.
+struct alignas(256) Meter {
+  U64 issued;        // markers issued (CPU)
+  U64 done;          // newest marker reached (GPU)
+  U64 started;       // newest start marker reached (GPU)
+  U64 submitted;     // operations submitted
+  U64 completed;     // operations known to be complete
+  U64 in_flight_ns;  // estimated
+  U64 unmarked_ns;   // estimated work after the newest marker
+  U32 waiter;        // threads waiting at the gate
+  U32 paused;        // streams waiting for their own copies
+  U64 last_submit_ns;
+  U64 wait_ns;  // time spent at the gate, summed
+  uint8_t reserved[168];
+};
+static_assert(sizeof(Meter) == 256);
+struct alignas(4096) MeterPage {
+  Meter device[kMaxDevices];
+};
+static_assert(sizeof(MeterPage) == 4096);
+
+struct Usage {
+  uint32_t magic;
+  uint32_t version;
+  uint64_t size_bytes;
+  uint64_t generation;
+  U64 event_head;  // events ever written
+  U64 freed_word;  // bumped by each credit: waiters for room look again
+  U32 freed_futex;
+  U32 freed_waiters;  // 0 = nobody to wake
+  uint8_t reserved[208];
+  alignas(64) U64 book[kMaxDevices * 8];  // one cache line each: book[8 * device]
+  UsageEvent event[kMaxEvents];
+  ProcessSlot slot[kMaxSlots];
+  MeterPage meter[kMaxSlots];
+};
+static_assert(offsetof(Usage, book) == 256);
+static_assert(offsetof(Usage, meter) % 4096 == 0);
+constexpr size_t kUsageBytes = sizeof(Usage);  // mostly never touched: costs what is used
+
+inline U64& BookOf(Usage& usage, unsigned device) { return usage.book[8 * device]; }
+
+}  // namespace divvy::region
