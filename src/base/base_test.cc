@@ -1,6 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
 #include "src/base/bytes.h"
+#include "src/base/paths.h"
 #include "src/base/percent.h"
 
 namespace divvy {
@@ -36,6 +41,23 @@ TEST(ParsePercent, BoundsAndForms) {
   EXPECT_EQ(ParsePercent("12.5%")->milli, 12500u);
   for (const char* bad : {"0", "101", "-1", "nan", "inf", "", "abc", "3x"})
     EXPECT_FALSE(ParsePercent(bad).ok()) << bad;
+}
+
+TEST(Paths, OneFolderPerMachine) {
+  EXPECT_EQ(paths::MachineDir("/run/divvy", ""), "/run/divvy");
+  EXPECT_EQ(paths::MachineDir("/run/divvy", "h100x4@x10"), "/run/divvy/sim/h100x4@x10");
+  EXPECT_EQ(paths::MachineDir("/run/divvy", "../../etc"), "/run/divvy/sim/_._.._etc");
+}
+
+TEST(Paths, MakeRuntimeDirMakesParentsAndRefusesAFile) {
+  char root[] = "/tmp/divvy-paths-XXXXXX";
+  ASSERT_NE(::mkdtemp(root), nullptr);
+  const std::string dir = std::string(root) + "/a/b";
+  EXPECT_TRUE(paths::MakeRuntimeDir(dir).ok());
+  EXPECT_TRUE(paths::MakeRuntimeDir(dir).ok());
+  std::ofstream(dir + "/file") << "x";
+  EXPECT_FALSE(paths::MakeRuntimeDir(dir + "/file").ok());
+  std::filesystem::remove_all(root);
 }
 
 }  // namespace

@@ -1,0 +1,58 @@
+# What people and CI type. Everything real is in CMake and tools/; `make help` lists the targets.
+JOBS ?= $(shell nproc)
+CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
+
+.PHONY: help all setup build demo test check-fast bench gen asan tsan clang fuzz model format clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+all: build
+
+setup: ## install missing Debian packages (as root); nothing to do when all are there
+	@tools/setup.sh
+
+build: setup ## build/bin/divvy, build/bin/divvyd, build/lib/libdivvy.so and the simulator
+	@cmake --preset release >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
+	@mv build-configure.log build/configure.log
+	@ninja -C build -j $(JOBS)
+
+demo: build ## two programs share one GPU, a third is refused; simulated where there is no GPU
+	@tools/demo.sh
+
+test: build ## every test that needs no GPU and no network beyond apt
+	@$(CTEST) --test-dir build
+
+check-fast: ## format, layers, generator output: seconds, needs no build
+	@tools/format.sh --check
+	@python3 tools/check_layers.py
+	@tools/gen.sh --verify
+
+bench: build ## benchmarks; ratios from one run
+	@for b in build/bench/*; do [ -x "$$b" ] && { echo "== $$b"; "$$b" || exit 1; }; done
+
+gen: ## write src/*/generated and docs from api/
+	@tools/gen.sh
+
+asan: setup ## AddressSanitizer and UBSan build, and its tests
+	cmake --preset asan && ninja -C build-asan -j $(JOBS) && $(CTEST) --test-dir build-asan
+
+tsan: setup ## ThreadSanitizer build, and the tests of what has threads
+	cmake --preset tsan && ninja -C build-tsan -j $(JOBS) && $(CTEST) --test-dir build-tsan
+
+clang: setup ## clang build with thread-safety analysis, and its tests
+	cmake --preset clang && ninja -C build-clang -j $(JOBS) && $(CTEST) --test-dir build-clang
+
+fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
+	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS)
+	@for f in build-fuzz/fuzz/*; do [ -x "$$f" ] && { echo "== $$f"; \
+	  "$$f" -max_total_time=$${FUZZ_SECONDS:-30} || exit 1; }; done
+
+model: build ## the arbiter's random mixes in its discrete-event model
+	@$(CTEST) --test-dir build -L model
+
+format: ## clang-format in place
+	@tools/format.sh
+
+clean: ## remove every build folder
+	rm -rf build build-asan build-tsan build-clang build-fuzz
