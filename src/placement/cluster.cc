@@ -1,0 +1,140 @@
+// Cluster: see cluster.h. All changes go through Move, so every one is logged once.
+#include "src/placement/cluster.h"
+
+#include <bit>
+
+namespace divvy::placement {
+
+NodeId Cluster::AddNode(const NodeSpec& spec) {
+  const NodeId id = static_cast<NodeId>(nodes_.size());
+  Node n;
+  n.cpu_left = n.cpu_total = spec.cpu_milli;
+  n.memory_left = n.memory_total = spec.memory_mib;
+  n.slots_left = spec.slots;
+  n.first_device = static_cast<uint32_t>(devices_.size());
+  n.device_count = static_cast<uint8_t>(spec.devices);
+  n.model = spec.model;
+  n.device_memory_mib = spec.device_memory_mib;
+  nodes_.push_back(n);
+  for (int d = 0; d < spec.devices; ++d) {
+    Device device;
+    device.memory_left = spec.device_memory_mib;
+    if (!spec.numa.empty()) device.numa = spec.numa[d];
+    if (!spec.link_group.empty()) device.link_group = spec.link_group[d];
+    devices_.push_back(device);
+  }
+  kinds_.push_back({});
+  last_change_.push_back(0);
+  total_milli_ += int64_t{spec.devices} * kWholeMilli;
+  total_cpu_milli_ += spec.cpu_milli;
+  if (nodes_.size() > log_.size()) {
+    log_.assign(std::bit_ceil(nodes_.size() * 2), 0);
+    log_end_ += log_.size();  // everybody lags: the ring was re-laid
+  }
+  Log(id);
+  return id;
+}
+
+void Cluster::SetClosed(NodeId node, bool closed) {
+  nodes_[node].closed = closed;
+  Log(node);
+}
+
+void Cluster::SetHealthy(NodeId node, int device, bool healthy) {
+  Device& d = devices_[nodes_[node].first_device + device];
+  if ((d.compute_left >= 0) == healthy) return;
+  d.compute_left =
+      static_cast<int16_t>(d.compute_left + (healthy ? kOutOfService : -kOutOfService));
+  Log(node);
+}
+
+void Cluster::Take(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli) {
+  Move(node, shape, devices, compute_milli, 1);
+}
+
+void Cluster::Give(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli) {
+  Move(node, shape, devices, compute_milli, -1);
+}
+
+void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli,
+                   int sign) {
+  Node& n = nodes_[node];
+  n.cpu_left -= sign * shape.cpu_milli;
+  n.memory_left -= sign * shape.memory_mib;
+  n.slots_left -= sign;
+  used_milli_ += sign * int64_t{std::popcount(devices)} * compute_milli;
+  for (DeviceMask rest = devices; rest != 0; rest &= rest - 1) {
+    Device& d = devices_[n.first_device + std::countr_zero(rest)];
+    d.compute_left = static_cast<int16_t>(d.compute_left - sign * compute_milli);
+    d.memory_left -= sign * shape.device_memory_mib;
+  }
+  if (const Kind kind = KindOf(shape); kind != Kind::kNone) {
+    uint16_t& count = kinds_[node][static_cast<int>(kind)];
+    count = static_cast<uint16_t>(count + sign);
+  }
+  Log(node);
+}
+
+void Cluster::Log(NodeId id) {
+  log_[log_end_ & (log_.size() - 1)] = id;
+  last_change_[id] = log_end_++;
+}
+
+uint64_t Cluster::StateHash(NodeId id) const {
+  const Node& n = nodes_[id];
+  uint64_t h = 0x9E3779B97F4A7C15ull;
+  const auto mix = [&h](uint64_t v) {
+    h = (h ^ v) * 0xBF58476D1CE4E5B9ull;
+    h ^= h >> 31;
+  };
+  mix(uint64_t(uint32_t(n.cpu_left)) << 32 | uint32_t(n.memory_left));
+  mix(uint64_t(uint32_t(n.slots_left)) << 32 | uint64_t{n.device_count} << 24 |
+      uint64_t{n.model} << 16 | uint64_t{n.closed});
+  mix(uint64_t(uint32_t(n.cpu_total)) << 32 | uint32_t(n.memory_total));
+  for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
+    mix(uint64_t(uint16_t(devices_[d].compute_left)) << 48 | uint64_t{devices_[d].numa} << 40 |
+        uint64_t{devices_[d].link_group} << 32 | uint32_t(devices_[d].memory_left));
+  }
+  for (uint16_t count : kinds_[id]) h = (h ^ count) * 0x94D049BB133111EBull;
+  mix(uint32_t(n.device_memory_mib));
+  return h;
+}
+
+DeviceMask FittingDevices(const NodeView& view, const Shape& shape) {
+  DeviceMask mask = 0;
+  for (size_t d = 0; d < view.devices.size(); ++d) {
+    const Device& device = view.devices[d];
+    mask |= DeviceMask{device.compute_left >= shape.compute_milli &&
+                       device.memory_left >= shape.device_memory_mib}
+            << d;
+  }
+  return mask;
+}
+
+bool Fits(const NodeView& view, const Shape& shape) {
+  const Node& n = view.node;
+  if (n.closed || n.cpu_left < shape.cpu_milli || n.memory_left < shape.memory_mib ||
+      n.slots_left < 1) {
+    return false;
+  }
+  if (shape.devices == 0) return true;
+  if ((shape.models >> n.model & 1) == 0) return false;
+  int fitting = 0;
+  for (const Device& device : view.devices) {
+    fitting +=
+        device.compute_left >= shape.compute_milli && device.memory_left >= shape.device_memory_mib;
+  }
+  if (fitting < shape.devices) return false;
+  if (shape.link != Link::kRequire || shape.devices == 1) return true;
+  int per_group[256] = {};
+  for (const Device& device : view.devices) {
+    if (device.compute_left >= shape.compute_milli &&
+        device.memory_left >= shape.device_memory_mib &&
+        ++per_group[device.link_group] >= shape.devices) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace divvy::placement

@@ -1,0 +1,74 @@
+// The cluster's state: what every node and device has left, and a log of which nodes changed.
+// Owned by the Engine; policies read it. Pure: no I/O, clock, thread or randomness.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "src/placement/model.h"
+
+namespace divvy::placement {
+
+// One node as a policy sees it. Valid until the next change of the cluster.
+struct NodeView {
+  NodeId id;
+  const Node& node;
+  std::span<const Device> devices;
+  const std::array<uint16_t, kKinds>& kinds;
+};
+
+class Cluster {
+ public:
+  NodeId AddNode(const NodeSpec& spec);
+  // A closed node keeps its tenants and takes no new ones. A removed node is a closed one.
+  void SetClosed(NodeId node, bool closed);
+  void SetHealthy(NodeId node, int device, bool healthy);
+
+  // Takes (sign +1) or gives back (sign -1) a shape, with `compute_milli` on each of `devices`.
+  // The caller has checked that it fits, or that it is there.
+  void Take(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli);
+  void Give(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli);
+
+  NodeView View(NodeId id) const {
+    const Node& n = nodes_[id];
+    return {id, n, {devices_.data() + n.first_device, n.device_count}, kinds_[id]};
+  }
+  const Node& node(NodeId id) const { return nodes_[id]; }
+  size_t size() const { return nodes_.size(); }
+  int64_t total_milli() const { return total_milli_; }  // compute of all devices, healthy or not
+  int64_t used_milli() const { return used_milli_; }
+  int64_t total_cpu_milli() const { return total_cpu_milli_; }
+
+  // The change log: entries [log_begin, log_end) name the nodes changed, oldest first. An entry
+  // counts only if it is the node's last (LastChange). The log forgets; who lags behind
+  // log_begin must look at every node.
+  uint64_t log_begin() const { return log_end_ > log_.size() ? log_end_ - log_.size() : 0; }
+  uint64_t log_end() const { return log_end_; }
+  NodeId Changed(uint64_t entry) const { return log_[entry & (log_.size() - 1)]; }
+  uint64_t LastChange(NodeId id) const { return last_change_[id]; }
+  // Equal for nodes that no policy can tell apart.
+  uint64_t StateHash(NodeId id) const;
+
+ private:
+  void Log(NodeId id);
+  void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
+
+  std::vector<Node> nodes_;
+  std::vector<Device> devices_;
+  std::vector<std::array<uint16_t, kKinds>> kinds_;
+  std::vector<uint64_t> last_change_;
+  std::vector<NodeId> log_ = std::vector<NodeId>(4096);  // ring, size a power of two
+  uint64_t log_end_ = 0;
+  int64_t total_milli_ = 0;
+  int64_t used_milli_ = 0;
+  int64_t total_cpu_milli_ = 0;
+};
+
+// True if the node can take the shape now.
+bool Fits(const NodeView& view, const Shape& shape);
+// The devices that can each take the shape's part.
+DeviceMask FittingDevices(const NodeView& view, const Shape& shape);
+
+}  // namespace divvy::placement

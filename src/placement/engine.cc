@@ -1,0 +1,157 @@
+// Engine: see engine.h.
+#include "src/placement/engine.h"
+
+#include <utility>
+
+namespace divvy::placement {
+
+Engine::Engine(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
+
+void Engine::Learn(const Mix& mix) {
+  policy_->Learn(mix, cluster_);
+  ++epoch_;
+}
+
+ShapeId Engine::Intern(const Shape& shape) {
+  const auto [it, added] = shape_ids_.try_emplace(shape, static_cast<ShapeId>(shapes_.size()));
+  if (added) {
+    shapes_.push_back(shape);
+    scores_.emplace_back();
+  }
+  return it->second;
+}
+
+std::optional<Decision> Engine::Decide(ShapeId id) {
+  Scores& scores = scores_[id];
+  const Shape& shape = shapes_[id];
+  scores.Refresh(cluster_, *policy_, shape, epoch_);
+  NodeId node;
+  if (policy_->Draws()) {
+    const uint32_t fitting = scores.CountFitting();
+    node = fitting == 0 ? kNoNode : scores.NthFitting(policy_->Draw(fitting));
+  } else {
+    node = scores.Best();
+  }
+  if (node == kNoNode) return std::nullopt;
+  const Choice choice = policy_->Evaluate(cluster_.View(node), shape);
+  return Decision{node, choice.devices, choice.score};
+}
+
+TenantId Engine::Place(const Request& request) { return Place(Intern(request.shape), request); }
+
+TenantId Engine::Place(ShapeId shape, const Request& request) {
+  const std::optional<Decision> d = Decide(shape);
+  return d ? PlaceAt(shape, request, d->node, d->devices) : kNoTenant;
+}
+
+TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices) {
+  TenantId id = free_;
+  if (id != kNoTenant) {
+    free_ = tenants_[id].next;
+  } else {
+    id = static_cast<TenantId>(tenants_.size());
+    tenants_.emplace_back();
+  }
+  Tenant t;
+  t.shape = shape;
+  t.node = node;
+  t.devices = devices;
+  t.space = request.space;
+  t.gang = request.gang;
+  t.granted_milli = static_cast<int16_t>(shapes_[shape].compute_milli);
+  t.min_milli = static_cast<int16_t>(request.min_compute_milli);
+  t.priority = static_cast<int16_t>(request.priority);
+  t.service = request.service;
+  Attach(id, t);
+  if (!marks_.empty()) journal_.push_back({Undo::Op::kPlace, id, {}});
+  return id;
+}
+
+void Engine::Release(TenantId id) {
+  if (!marks_.empty()) journal_.push_back({Undo::Op::kRelease, id, tenants_[id]});
+  Detach(id);
+  // Inside a transaction the record stays reserved, so that undoing restores the same id.
+  if (marks_.empty()) {
+    tenants_[id].next = free_;
+    free_ = id;
+  }
+}
+
+void Engine::Resize(TenantId id, int32_t granted_milli) {
+  Tenant& t = tenants_[id];
+  if (!marks_.empty()) journal_.push_back({Undo::Op::kResize, id, t});
+  Shape shape = shapes_[t.shape];
+  cluster_.Give(t.node, shape, t.devices, t.granted_milli);
+  t.granted_milli = static_cast<int16_t>(granted_milli);
+  cluster_.Take(t.node, shape, t.devices, t.granted_milli);
+}
+
+void Engine::Begin() { marks_.push_back(journal_.size()); }
+
+void Engine::Commit() {
+  marks_.pop_back();
+  if (!marks_.empty()) return;  // an outer transaction may still undo this one
+  for (const Undo& u : journal_) {
+    if (u.op != Undo::Op::kRelease) continue;
+    tenants_[u.id].next = free_;
+    free_ = u.id;
+  }
+  journal_.clear();
+}
+
+void Engine::Rollback() {
+  const size_t mark = marks_.back();
+  marks_.pop_back();
+  while (journal_.size() > mark) {
+    const Undo u = journal_.back();
+    journal_.pop_back();
+    switch (u.op) {
+      case Undo::Op::kPlace:
+        Detach(u.id);
+        tenants_[u.id].next = free_;
+        free_ = u.id;
+        break;
+      case Undo::Op::kRelease:
+        Attach(u.id, u.before);
+        break;
+      case Undo::Op::kResize: {
+        Tenant& t = tenants_[u.id];
+        const Shape& shape = shapes_[t.shape];
+        cluster_.Give(t.node, shape, t.devices, t.granted_milli);
+        t.granted_milli = u.before.granted_milli;
+        cluster_.Take(t.node, shape, t.devices, t.granted_milli);
+        break;
+      }
+    }
+  }
+}
+
+void Engine::Attach(TenantId id, const Tenant& tenant) {
+  if (heads_.size() < cluster_.size()) heads_.resize(cluster_.size(), kNoTenant);
+  Tenant& t = tenants_[id];
+  t = tenant;
+  t.next = heads_[t.node];
+  heads_[t.node] = id;
+  cluster_.Take(t.node, shapes_[t.shape], t.devices, t.granted_milli);
+  ++live_;
+}
+
+void Engine::Detach(TenantId id) {
+  Tenant& t = tenants_[id];
+  TenantId* link = &heads_[t.node];
+  while (*link != id) link = &tenants_[*link].next;
+  *link = t.next;
+  cluster_.Give(t.node, shapes_[t.shape], t.devices, t.granted_milli);
+  t.node = kNoNode;
+  --live_;
+}
+
+size_t Engine::BytesUsed() const {
+  size_t n = tenants_.capacity() * sizeof(Tenant) + heads_.capacity() * sizeof(TenantId) +
+             cluster_.size() * (sizeof(Node) + sizeof(uint64_t) + kKinds * sizeof(uint16_t)) +
+             static_cast<size_t>(cluster_.total_milli() / kWholeMilli) * sizeof(Device);
+  for (const Scores& s : scores_) n += s.BytesUsed();
+  return n;
+}
+
+}  // namespace divvy::placement

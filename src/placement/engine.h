@@ -1,0 +1,103 @@
+// The placement engine: requests in, decisions out. Holds the cluster, the tenants, one policy and
+// the cached scores per shape. Called by the simulator, the scheduler extender and the tests; one
+// thread. Deterministic: the same calls give the same decisions.
+//
+// Cost: a decision re-scores only nodes that changed since the last decision for the same shape,
+// then scans block maxima. The first decision for a shape, or after Learn, scores every node.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "src/placement/cluster.h"
+#include "src/placement/model.h"
+#include "src/placement/policy.h"
+#include "src/placement/scores.h"
+
+namespace divvy::placement {
+
+struct Decision {
+  NodeId node = kNoNode;
+  DeviceMask devices = 0;
+  int32_t score = kNoFit;
+};
+
+// A placed request. 32 bytes: there are a million of them.
+struct Tenant {
+  ShapeId shape = 0;
+  NodeId node = kNoNode;  // kNoNode: not placed (a free record)
+  DeviceMask devices = 0;
+  TenantId next = 0;  // next on the same node, or next free record
+  uint32_t space = 0;
+  uint32_t gang = 0;
+  int16_t granted_milli = 0;  // compute on each device; below the shape's while squeezed
+  int16_t min_milli = 0;      // 0 = not elastic
+  int16_t priority = 0;
+  ServiceClass service = ServiceClass::kStandard;
+};
+inline constexpr TenantId kNoTenant = ~TenantId{0};
+
+class Engine {
+ public:
+  explicit Engine(std::unique_ptr<Policy> policy);
+
+  Cluster& cluster() { return cluster_; }
+  const Cluster& cluster() const { return cluster_; }
+  Policy& policy() { return *policy_; }
+
+  // Hands the mix to the policy and drops every cached score.
+  void Learn(const Mix& mix);
+
+  ShapeId Intern(const Shape& shape);
+  const Shape& shape(ShapeId id) const { return shapes_[id]; }
+  size_t shapes() const { return shapes_.size(); }
+
+  // Where the shape would go now; nothing changes. No value: it fits nowhere.
+  std::optional<Decision> Decide(ShapeId shape);
+  // Decide, then take. kNoTenant: refused, nothing changed.
+  TenantId Place(const Request& request);
+  TenantId Place(ShapeId shape, const Request& request);
+  // Takes exactly this place, which must fit.
+  TenantId PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices);
+  void Release(TenantId id);
+  // Sets the compute a tenant holds on each of its devices; growing must fit.
+  void Resize(TenantId id, int32_t granted_milli);
+
+  // Everything done after Begin can be undone in one step. Transactions nest.
+  void Begin();
+  void Commit();
+  void Rollback();
+
+  const Tenant& tenant(TenantId id) const { return tenants_[id]; }
+  TenantId FirstOn(NodeId node) const { return node < heads_.size() ? heads_[node] : kNoTenant; }
+  size_t tenants() const { return live_; }
+  size_t tenant_slots() const { return tenants_.size(); }
+  size_t BytesUsed() const;
+
+ private:
+  struct Undo {
+    enum class Op : uint8_t { kPlace, kRelease, kResize } op;
+    TenantId id;
+    Tenant before;
+  };
+  void Attach(TenantId id, const Tenant& t);
+  void Detach(TenantId id);
+
+  std::unique_ptr<Policy> policy_;
+  Cluster cluster_;
+  std::vector<Shape> shapes_;
+  std::unordered_map<Shape, ShapeId, ShapeHash> shape_ids_;
+  std::vector<Scores> scores_;
+  uint32_t epoch_ = 1;
+  std::vector<Tenant> tenants_;
+  std::vector<TenantId> heads_;  // per node
+  TenantId free_ = kNoTenant;
+  size_t live_ = 0;
+  std::vector<Undo> journal_;
+  std::vector<size_t> marks_;
+};
+
+}  // namespace divvy::placement

@@ -1,0 +1,196 @@
+// The engine: what fits, ties, transactions, health, and that cached scores equal fresh ones.
+#include "src/placement/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <vector>
+
+#include "src/placement/policies/policies.h"
+#include "src/placement/sim/order.h"
+
+namespace divvy::placement {
+namespace {
+
+NodeSpec MakeNode(int devices, int cpu = 64000, int memory = 100000, uint8_t model = 0) {
+  NodeSpec n;
+  n.name = "n";
+  n.cpu_milli = cpu;
+  n.memory_mib = memory;
+  n.devices = devices;
+  n.model = model;
+  n.device_memory_mib = 40960;
+  return n;
+}
+
+Request Ask(int devices, int compute, int cpu = 1000, int device_memory = 0,
+            uint64_t models = kAnyModel) {
+  Request r;
+  r.shape = {cpu, 1000, devices, compute, device_memory, Link::kAny, models};
+  return r;
+}
+
+TEST(Engine, RefusesWhatFitsNowhereAndSaysNothingChanged) {
+  Engine e(MakePolicy("bestfit", 1));
+  e.cluster().AddNode(MakeNode(2));
+  EXPECT_EQ(e.Place(Ask(3, 1000)), kNoTenant);
+  EXPECT_EQ(e.Place(Ask(1, 500, 64001)), kNoTenant);
+  EXPECT_EQ(e.Place(Ask(1, 500, 1000, 40961)), kNoTenant);
+  EXPECT_EQ(e.Place(Ask(1, 500, 1000, 0, 1 << 1)), kNoTenant);
+  EXPECT_EQ(e.cluster().used_milli(), 0);
+  EXPECT_EQ(e.tenants(), 0u);
+}
+
+TEST(Engine, DeviceMemoryLimitsSharing) {
+  Engine e(MakePolicy("bestfit", 1));
+  e.cluster().AddNode(MakeNode(1));
+  EXPECT_NE(e.Place(Ask(1, 100, 100, 30000)), kNoTenant);
+  EXPECT_EQ(e.Place(Ask(1, 100, 100, 30000)), kNoTenant);
+  EXPECT_NE(e.Place(Ask(1, 100, 100, 10000)), kNoTenant);
+}
+
+TEST(Engine, TiesGoToTheFirstNode) {
+  Engine e(MakePolicy("bestfit", 1));
+  for (int i = 0; i < 600; ++i) e.cluster().AddNode(MakeNode(4));
+  const TenantId id = e.Place(Ask(4, 1000));
+  EXPECT_EQ(e.tenant(id).node, 0u);
+  EXPECT_EQ(e.tenant(e.Place(Ask(4, 1000))).node, 1u);
+  e.Release(id);
+  EXPECT_EQ(e.tenant(e.Place(Ask(4, 1000))).node, 0u);
+}
+
+TEST(Engine, ClosedNodesAndSickDevicesTakeNothing) {
+  Engine e(MakePolicy("bestfit", 1));
+  e.cluster().AddNode(MakeNode(1));
+  e.cluster().AddNode(MakeNode(2));
+  e.cluster().SetClosed(0, true);
+  e.cluster().SetHealthy(1, 0, false);
+  const TenantId id = e.Place(Ask(1, 600));
+  ASSERT_NE(id, kNoTenant);
+  EXPECT_EQ(e.tenant(id).node, 1u);
+  EXPECT_EQ(e.tenant(id).devices, 2u);
+  EXPECT_EQ(e.Place(Ask(1, 600)), kNoTenant);
+  e.cluster().SetHealthy(1, 1, false);
+  e.Release(id);  // what a sick device gives back is not offered
+  EXPECT_EQ(e.Place(Ask(1, 600)), kNoTenant);
+  e.cluster().SetHealthy(1, 1, true);
+  EXPECT_NE(e.Place(Ask(1, 1000)), kNoTenant);
+}
+
+TEST(Engine, LinkRequiredStaysInOneGroup) {
+  Engine e(MakePolicy("bestfit", 1));
+  NodeSpec n = MakeNode(4);
+  n.link_group = {0, 1, 0, 1};
+  e.cluster().AddNode(n);
+  Request two = Ask(2, 1000);
+  two.shape.link = Link::kRequire;
+  EXPECT_EQ(e.tenant(e.Place(two)).devices, 0b0101u);
+  e.Place(Ask(1, 1000));
+  EXPECT_EQ(e.Place(two), kNoTenant);
+  two.shape.link = Link::kPrefer;
+  EXPECT_EQ(e.Place(two), kNoTenant);  // one device left only
+}
+
+// Everything a caller can see of the cluster.
+std::vector<int64_t> Snapshot(const Engine& e) {
+  std::vector<int64_t> out;
+  for (NodeId id = 0; id < e.cluster().size(); ++id) {
+    const NodeView v = e.cluster().View(id);
+    out.insert(out.end(), {v.node.cpu_left, v.node.memory_left, v.node.slots_left});
+    for (const Device& d : v.devices) out.insert(out.end(), {d.compute_left, d.memory_left});
+    for (TenantId t = e.FirstOn(id); t != kNoTenant; t = e.tenant(t).next) ++out.back();
+  }
+  out.push_back(e.cluster().used_milli());
+  out.push_back(static_cast<int64_t>(e.tenants()));
+  return out;
+}
+
+TEST(Engine, RollbackRestoresEverything) {
+  Engine e(MakePolicy("bestfit", 1));
+  for (int i = 0; i < 4; ++i) e.cluster().AddNode(MakeNode(4));
+  Rng rng(7);
+  std::vector<TenantId> live;
+  for (int i = 0; i < 6; ++i) live.push_back(e.Place(Ask(1, 300 + 100 * (i % 3))));
+  for (int round = 0; round < 200; ++round) {
+    const std::vector<int64_t> before = Snapshot(e);
+    const std::vector<TenantId> live_before = live;
+    e.Begin();
+    for (int i = 0; i < 8; ++i) {
+      if (!live.empty() && rng.Below(2) == 0) {
+        const size_t at = rng.Below(live.size());
+        e.Release(live[at]);
+        live.erase(live.begin() + static_cast<ptrdiff_t>(at));
+      } else if (!live.empty() && rng.Below(3) == 0) {
+        e.Resize(live[rng.Below(live.size())], 50);
+      } else if (const TenantId id = e.Place(Ask(1, 100 + 100 * int(rng.Below(9))));
+                 id != kNoTenant) {
+        live.push_back(id);
+      }
+      if (i == 3) {  // a nested transaction that is undone leaves the outer one as it was
+        const std::vector<int64_t> middle = Snapshot(e);
+        e.Begin();
+        e.Place(Ask(2, 1000));
+        e.Rollback();
+        ASSERT_EQ(Snapshot(e), middle);
+      }
+    }
+    if (round % 3 == 0) {
+      e.Commit();
+    } else {
+      e.Rollback();
+      live = live_before;
+      ASSERT_EQ(Snapshot(e), before);
+    }
+  }
+}
+
+// The cached decision must be the one a fresh look at every node gives.
+TEST(Engine, CachedScoresEqualFreshOnes) {
+  for (const PolicyInfo& info : Policies()) {
+    if (info.name == "random") continue;
+    Engine e(MakePolicy(info.name, 1));
+    Rng rng(11);
+    for (int i = 0; i < 700; ++i) {
+      e.cluster().AddNode(MakeNode(1 << rng.Below(4), 16000 + 16000 * int(rng.Below(4)), 200000,
+                                   uint8_t(rng.Below(3))));
+    }
+    std::vector<Request> kinds;
+    Mix mix;
+    for (int i = 0; i < 12; ++i) {
+      const int devices = rng.Below(4) == 0 ? 1 << rng.Below(4) : 1;
+      kinds.push_back(Ask(devices, devices > 1 ? 1000 : 100 * int(1 + rng.Below(10)),
+                          500 * int(rng.Below(20)), 0, rng.Below(3) ? kAnyModel : 0b101));
+      mix.Add(kinds.back().shape, double(1 + rng.Below(50)));
+    }
+    e.Learn(mix);
+    std::vector<TenantId> live;
+    for (int step = 0; step < 3000; ++step) {
+      if (!live.empty() && rng.Below(3) == 0) {
+        const size_t at = rng.Below(live.size());
+        e.Release(live[at]);
+        live[at] = live.back();
+        live.pop_back();
+      }
+      if (step % 500 == 499) e.cluster().AddNode(MakeNode(8));
+      if (step % 700 == 699) e.cluster().SetClosed(NodeId(rng.Below(700)), true);
+      const Request& r = kinds[rng.Below(kinds.size())];
+      const ShapeId shape = e.Intern(r.shape);
+      const std::optional<Decision> got = e.Decide(shape);
+      Decision want;
+      for (NodeId id = 0; id < e.cluster().size(); ++id) {
+        const NodeView view = e.cluster().View(id);
+        if (!Fits(view, r.shape)) continue;
+        const Choice c = e.policy().Evaluate(view, r.shape);
+        if (c.score > want.score) want = {id, c.devices, c.score};
+      }
+      ASSERT_EQ(got ? got->node : kNoNode, want.node) << info.name << " step " << step;
+      if (!got) continue;
+      ASSERT_EQ(got->devices, want.devices);
+      ASSERT_EQ(std::popcount(got->devices), r.shape.devices);
+      live.push_back(e.PlaceAt(shape, r, got->node, got->devices));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace divvy::placement

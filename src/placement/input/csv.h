@@ -1,0 +1,44 @@
+// A small CSV reader over a text in memory: header by name, quoted fields, LF or CRLF, a byte order
+// mark; errors as "file:line: what". The text is untrusted. Used by the openb readers only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/result.h"
+
+namespace divvy::placement {
+
+class CsvReader {
+ public:
+  // `text` must outlive the reader. `file` is only for messages.
+  CsvReader(std::string_view text, std::string file);
+
+  // Reads the header line. Every name in `required` must be there.
+  Status ReadHeader(const std::vector<std::string_view>& required);
+  bool Has(std::string_view column) const { return Index(column) >= 0; }
+
+  // Moves to the next row that is not blank: false at the end. A row with another number of
+  // fields than the header is an error (a truncated file shows like this).
+  Result<bool> Next();
+  std::string_view Text(std::string_view column) const;  // "" if there is no such column
+  // A whole number in [low, high].
+  Result<int64_t> Number(std::string_view column, int64_t low, int64_t high) const;
+  Error At(const std::string& what) const;  // "file:line: what"
+
+ private:
+  int Index(std::string_view column) const;
+  Status Split();
+
+  std::string_view text_;
+  std::string file_;
+  size_t at_ = 0;
+  size_t line_ = 0;  // line the current row began on
+  size_t next_line_ = 1;
+  std::vector<std::string> header_;
+  std::vector<std::string> fields_;
+};
+
+}  // namespace divvy::placement

@@ -1,0 +1,48 @@
+// What a cluster is and what is asked of it, as read from files. Filled by the readers
+// (openb_csv.h, kube_json.h); used by the simulator and the CLI. Texts come from outside and are
+// checked; every refusal names file and line (or object).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/result.h"
+#include "src/placement/model.h"
+
+namespace divvy::placement {
+
+// Device model names; the position is the model's bit in Shape::models.
+class Models {
+ public:
+  // kMaxModels distinct names at most: kInvalid beyond.
+  Result<uint8_t> Intern(std::string_view name);
+  const std::vector<std::string>& names() const { return names_; }
+
+ private:
+  std::vector<std::string> names_;
+};
+
+struct Pod {
+  std::string name;
+  Request request;
+  std::string node;  // where it already runs; empty = it still has to be placed
+};
+
+struct Inventory {
+  std::vector<NodeSpec> nodes;
+  std::vector<bool> closed;  // per node: cordoned or not ready
+  std::vector<Pod> pods;
+  std::vector<std::string> spaces;  // namespace names by Request::space
+  Models models;
+  bool device_memory_known = false;  // the node list says how much memory a device has
+
+  int64_t TotalMilli() const;
+};
+
+// Checks that belong to no single line: at least one node and one pod, memory asked for only where
+// the nodes state it.
+Status CheckInventory(const Inventory& inventory);
+
+}  // namespace divvy::placement

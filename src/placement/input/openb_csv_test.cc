@@ -1,0 +1,107 @@
+// Bad input to the openb readers: one clear error with file and line, or correct work.
+#include "src/placement/input/openb_csv.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "src/placement/sim/order.h"
+
+namespace divvy::placement {
+namespace {
+
+constexpr char kNodes[] = "sn,cpu_milli,memory_mib,gpu,model\na,1000,100,2,T4\nb,1000,100,0,\n";
+constexpr char kPods[] =
+    "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\np,10,10,1,500,T4|G2\n";
+
+std::string NodesError(const std::string& text) {
+  Inventory i;
+  const Status s = ReadOpenbNodes(text, "nodes.csv", &i);
+  return s ? "" : s.error().message;
+}
+std::string PodsError(const std::string& text) {
+  Inventory i;
+  const Status s = ReadOpenbPods(text, "pods.csv", &i);
+  return s ? "" : s.error().message;
+}
+
+TEST(OpenbCsv, ReadsNodesAndPods) {
+  Inventory i;
+  ASSERT_TRUE(ReadOpenbNodes(kNodes, "n", &i));
+  ASSERT_TRUE(ReadOpenbPods(kPods, "p", &i));
+  ASSERT_EQ(i.nodes.size(), 2u);
+  EXPECT_EQ(i.nodes[0].devices, 2);
+  EXPECT_EQ(i.TotalMilli(), 2000);
+  ASSERT_EQ(i.pods.size(), 1u);
+  EXPECT_EQ(i.pods[0].request.shape.compute_milli, 500);
+  EXPECT_EQ(i.pods[0].request.shape.models, 0b101u);  // T4, "", G2
+  EXPECT_TRUE(CheckInventory(i));
+}
+
+TEST(OpenbCsv, WindowsLineEndsMarkAndQuotes) {
+  std::string text = "\xEF\xBB\xBF";
+  for (const char c : std::string(kNodes))
+    text += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  text += "\"c,\"\"x\"\"\",1000,100,1,T4";  // quoted, and no line end at the end
+  Inventory i;
+  ASSERT_TRUE(ReadOpenbNodes(text, "n", &i));
+  ASSERT_EQ(i.nodes.size(), 3u);
+  EXPECT_EQ(i.nodes[1].name, "b");
+  EXPECT_EQ(i.nodes[2].name, "c,\"x\"");
+}
+
+TEST(OpenbCsv, ErrorsNameFileAndLine) {
+  EXPECT_EQ(NodesError(""), "nodes.csv:1: the file is empty");
+  EXPECT_EQ(NodesError("sn,cpu_milli,memory_mib,model\n"),
+            "nodes.csv:1: no column \"gpu\" in the header");
+  EXPECT_EQ(NodesError("sn,sn,cpu_milli,memory_mib,gpu,model\n"),
+            "nodes.csv:1: column \"sn\" stands twice in the header");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "a,1,1,1,T4\n"), "nodes.csv:4: node a stands twice");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "c,-1,1,1,T4\n"),
+            "nodes.csv:4: cpu_milli is -1, not in 0 to 1000000000");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "c,1.5,1,1,T4\n"),
+            "nodes.csv:4: cpu_milli is \"1.5\", not a whole number");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "c,1,99999999999999999999,1,T4\n"),
+            "nodes.csv:4: memory_mib is \"99999999999999999999\", not a whole number");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "c,1,1,33,T4\n"),
+            "nodes.csv:4: gpu is 33, not in 0 to 32");
+  EXPECT_EQ(NodesError(std::string(kNodes) + ",1,1,1,T4\n"), "nodes.csv:4: a node without a name");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "c,1,1"),
+            "nodes.csv:4: 3 fields instead of 5: is the file cut off?");
+  EXPECT_EQ(NodesError(std::string(kNodes) + "\"c,1"), "nodes.csv:4: a quote is never closed");
+  EXPECT_EQ(PodsError(std::string(kPods) + "q,1,1,1,1001,\n"),
+            "pods.csv:3: gpu_milli is 1001, not in 0 to 1000");
+  std::string many(kNodes);
+  for (int i = 0; i < 70; ++i)
+    many += "x" + std::to_string(i) + ",1,1,1,M" + std::to_string(i) + "\n";
+  EXPECT_EQ(NodesError(many), "nodes.csv:66: more than 64 device models");
+}
+
+TEST(OpenbCsv, WholeInventoryChecks) {
+  Inventory i;
+  EXPECT_EQ(CheckInventory(i).error().message, "the node list has no nodes");
+  ASSERT_TRUE(ReadOpenbNodes("sn,cpu_milli,memory_mib,gpu,model\nb,1000,100,0,\n", "n", &i));
+  EXPECT_EQ(CheckInventory(i).error().message, "the pod list has no pods");
+  ASSERT_TRUE(ReadOpenbPods(kPods, "p", &i));
+  EXPECT_EQ(CheckInventory(i).error().message, "no node of the node list has a GPU");
+  Inventory m;
+  ASSERT_TRUE(ReadOpenbNodes(kNodes, "n", &m));
+  ASSERT_TRUE(ReadOpenbPods(
+      "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_memory_mib\np,1,1,1,500,1000\n", "p", &m));
+  EXPECT_FALSE(CheckInventory(m));
+}
+
+TEST(Order, RejectsWhatDoesNotMatchTheLists) {
+  Inventory i;
+  ASSERT_TRUE(ReadOpenbNodes(kNodes, "n", &i));
+  ASSERT_TRUE(ReadOpenbPods(kPods, "p", &i));
+  EXPECT_TRUE(ParseOrder("# x\nnode_rank 1 0\narrivals 0 0 0\n", "o", i));
+  for (const char* bad :
+       {"", "arrivals 0\n", "node_rank 0 0\narrivals 0\n", "node_rank 1 0\narrivals 1\n",
+        "node_rank 1 0\narrivals 0 x\n", "node_rank 1 0\n", "node_rank 1 -1\narrivals 0\n"}) {
+    EXPECT_FALSE(ParseOrder(bad, "o", i)) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace divvy::placement

@@ -1,0 +1,55 @@
+// What a placement policy is: a score for one shape on one node, and the devices it would take.
+// Policies are pure functions of the node and of what they learnt; the engine caches their scores.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string_view>
+
+#include "src/placement/cluster.h"
+#include "src/placement/mix.h"
+#include "src/placement/model.h"
+
+namespace divvy::placement {
+
+inline constexpr int32_t kNoFit = std::numeric_limits<int32_t>::min();
+
+struct Choice {
+  int32_t score = kNoFit;  // higher is better; only compared between nodes for one shape
+  DeviceMask devices = 0;
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  virtual std::string_view name() const = 0;
+
+  // Takes over what the expected requests look like. May be slow (a second); the engine forgets
+  // all scores afterwards. Not called by policies that learn nothing.
+  virtual void Learn(const Mix& mix, const Cluster& cluster) {
+    (void)mix;
+    (void)cluster;
+  }
+
+  // The shape fits the node (Fits is true). Must depend on nothing but the view, the shape and
+  // what was learnt, except for policies that draw.
+  virtual Choice Evaluate(const NodeView& view, const Shape& shape) const = 0;
+
+  // A policy that draws returns true: then the engine takes the Draw(n)-th of the n nodes that fit.
+  virtual bool Draws() const { return false; }
+  virtual uint32_t Draw(uint32_t n) {
+    (void)n;
+    return 0;
+  }
+};
+
+// Device choices that several policies share.
+DeviceMask TightestDevice(const NodeView& view, const Shape& shape);  // least compute left
+DeviceMask FirstDevices(const NodeView& view, const Shape& shape);    // in device order
+// As FirstDevices, but inside one link group where one is large enough (the smallest such).
+DeviceMask LinkedDevices(const NodeView& view, const Shape& shape);
+// The shape's own rule: tightest for a shared one, linked if asked, else first.
+DeviceMask UsualDevices(const NodeView& view, const Shape& shape);
+
+}  // namespace divvy::placement

@@ -1,0 +1,127 @@
+// Order: see order.h.
+#include "src/placement/sim/order.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <numeric>
+
+namespace divvy::placement {
+
+uint64_t Rng::Next() {
+  uint64_t x = state_ += 0x9E3779B97F4A7C15ull;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+  return x ^ (x >> 31);
+}
+
+double Rng::Exponential() { return -std::log(1.0 - Uniform()); }
+
+namespace {
+
+template <typename T>
+std::vector<uint32_t> ByName(const std::vector<T>& things) {
+  std::vector<uint32_t> order(things.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return things[a].name < things[b].name; });
+  return order;
+}
+
+template <typename T>
+void Shuffle(std::vector<T>* v, Rng* rng) {
+  for (size_t i = v->size(); i > 1; --i) std::swap((*v)[i - 1], (*v)[rng->Below(i)]);
+}
+
+Result<std::vector<uint32_t>> Numbers(std::string_view line, const std::string& where,
+                                      size_t limit) {
+  std::vector<uint32_t> out;
+  const char* p = line.data();
+  const char* end = p + line.size();
+  while (p < end) {
+    if (*p == ' ' || *p == '\r') {
+      ++p;
+      continue;
+    }
+    uint32_t value = 0;
+    const auto [next, ec] = std::from_chars(p, end, value);
+    if (ec != std::errc() || value >= limit) {
+      return Invalid(where + ": entry " + std::to_string(out.size() + 1) +
+                     " is not a number below " + std::to_string(limit));
+    }
+    out.push_back(value);
+    p = next;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<uint32_t> NodesByName(const Inventory& inventory) { return ByName(inventory.nodes); }
+std::vector<uint32_t> PodsByName(const Inventory& inventory) { return ByName(inventory.pods); }
+
+Result<Order> ParseOrder(std::string_view text, const std::string& file,
+                         const Inventory& inventory) {
+  Order order;
+  order.published = true;
+  size_t line_number = 0;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::string where = file + ":" + std::to_string(++line_number);
+    const bool nodes = line.starts_with("node_rank");
+    if (!nodes && !line.starts_with("arrivals")) continue;
+    line.remove_prefix(std::min<size_t>(line.find(' '), line.size()));
+    Result<std::vector<uint32_t>> numbers =
+        Numbers(line, where, nodes ? inventory.nodes.size() : inventory.pods.size());
+    if (!numbers) return numbers.error();
+    (nodes ? order.node_rank : order.arrivals) = std::move(*numbers);
+  }
+  if (order.arrivals.empty()) return Invalid(file + ": no line \"arrivals ...\"");
+  std::vector<bool> seen(inventory.nodes.size());
+  for (const uint32_t rank : order.node_rank) seen[rank] = true;
+  if (order.node_rank.size() != seen.size() ||
+      std::find(seen.begin(), seen.end(), false) != seen.end()) {
+    return Invalid(file + ": node_rank does not number the " + std::to_string(seen.size()) +
+                   " nodes of the node list");
+  }
+  return order;
+}
+
+Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio) {
+  Rng rng(seed);
+  Order order;
+  const std::vector<uint32_t> by_name = PodsByName(inventory);
+  const auto milli = [&](uint32_t at) {
+    return inventory.pods[by_name[at]].request.shape.TotalMilli();
+  };
+  int64_t demand = 0;
+  for (uint32_t at = 0; at < by_name.size(); ++at) {
+    if (!inventory.pods[by_name[at]].node.empty()) continue;  // it already runs
+    order.arrivals.push_back(at);
+    demand += milli(at);
+  }
+  Shuffle(&order.arrivals, &rng);
+  const double limit = ratio * static_cast<double>(inventory.TotalMilli());
+  while (static_cast<double>(demand) > limit && !order.arrivals.empty()) {
+    const size_t at = rng.Below(order.arrivals.size());
+    demand -= milli(order.arrivals[at]);
+    order.arrivals.erase(order.arrivals.begin() + static_cast<ptrdiff_t>(at));
+  }
+  // A list without a single GPU request never reaches the limit: it is played once.
+  bool any_device = false;
+  for (const Pod& p : inventory.pods) any_device |= p.request.shape.devices > 0;
+  while (any_device) {
+    const auto at = static_cast<uint32_t>(rng.Below(by_name.size()));
+    if (static_cast<double>(demand + milli(at)) > limit) break;
+    demand += milli(at);
+    order.arrivals.push_back(at);
+  }
+  order.node_rank.resize(inventory.nodes.size());
+  std::iota(order.node_rank.begin(), order.node_rank.end(), 0);
+  Shuffle(&order.node_rank, &rng);
+  return order;
+}
+
+}  // namespace divvy::placement

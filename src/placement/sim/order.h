@@ -1,0 +1,44 @@
+// The order in which pods arrive and how ties between nodes break: read from a file that
+// tools/openb_order wrote (the published benchmark's order), or drawn from a seed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/result.h"
+#include "src/placement/input/inventory.h"
+
+namespace divvy::placement {
+
+// splitmix64: the one generator of the simulator. Same numbers on every machine.
+class Rng {
+ public:
+  explicit Rng(uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15ull + 0x243F6A8885A308D3ull) {}
+  uint64_t Next();
+  uint64_t Below(uint64_t n) { return Next() % n; }
+  double Uniform() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }  // [0, 1)
+  double Exponential();                                                       // mean 1
+
+ private:
+  uint64_t state_;
+};
+
+struct Order {
+  std::vector<uint32_t> node_rank;  // of node i in order of name; the smallest rank wins ties
+  std::vector<uint32_t> arrivals;   // pods by position in order of name; may repeat
+  bool published = false;           // read from a file, not drawn
+};
+
+// Positions of the inventory's nodes (pods) in order of name.
+std::vector<uint32_t> NodesByName(const Inventory& inventory);
+std::vector<uint32_t> PodsByName(const Inventory& inventory);
+
+// Lines "node_rank ..." and "arrivals ..."; checked against the inventory's sizes.
+Result<Order> ParseOrder(std::string_view text, const std::string& file,
+                         const Inventory& inventory);
+// The published protocol with our generator: shuffle, then clones until `ratio` x capacity.
+Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio);
+
+}  // namespace divvy::placement

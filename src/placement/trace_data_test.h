@@ -1,0 +1,25 @@
+// Where tests and benchmarks find the openb trace: DIVVY_TRACE_DIR, or beside the source tree.
+#pragma once
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+namespace divvy::placement {
+
+inline std::string TraceDir() {
+  if (const char* dir = std::getenv("DIVVY_TRACE_DIR")) return dir;
+  const char* source = std::getenv("DIVVY_SOURCE_DIR");
+  return std::string(source ? source : ".") + "/../shared/data/openb";
+}
+
+inline bool HaveTraces() { return std::filesystem::is_directory(TraceDir() + "/fixtures"); }
+
+inline std::string ReadWhole(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+}  // namespace divvy::placement

@@ -1,0 +1,3 @@
+module divvy/tools/openb_order
+
+go 1.21
