@@ -224,3 +224,9 @@ enum CUlogLevel : int {
 };
 
 using CUlogsCallback = void (*)(void* data, CUlogLevel logLevel, char* message, size_t length);
+
+// Of the profiler calls, deprecated; the type stands in a header of its own at NVIDIA.
+enum CUoutput_mode : int {
+  CU_OUT_KEY_VALUE_PAIR = 0x00,
+  CU_OUT_CSV = 0x01,
+};
