@@ -105,3 +105,5 @@ function(divvy_fuzz name)
   target_link_libraries(${name} PRIVATE ${A_DEPS} Threads::Threads)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
 endfunction()
+
+include(${CMAKE_SOURCE_DIR}/cmake/portable.cmake)
