@@ -1,0 +1,98 @@
+// The arbiter over the devices of a node: argument checks, and gang windows.
+#include "src/arbiter/arbiter.h"
+
+#include <cmath>
+#include <string>
+
+namespace divvy::arbiter {
+
+Arbiter::Arbiter(unsigned max_tenants, unsigned max_devices, const Tunables& tunables)
+    : tunables_(tunables), max_tenants_(max_tenants) {
+  devices_.reserve(max_devices);
+  for (unsigned d = 0; d < max_devices; ++d) devices_.emplace_back(max_tenants, tunables);
+}
+
+bool Arbiter::Known(TenantIndex tenant, DeviceIndex device) const {
+  return device < devices_.size() && tenant < max_tenants_ && devices_[device].Has(tenant);
+}
+
+Status Arbiter::Check(TenantIndex tenant, DeviceIndex device, const ComputeShare& share) const {
+  if (device >= devices_.size()) return Invalid("no device " + std::to_string(device));
+  if (tenant >= max_tenants_) return Invalid("no room for tenant " + std::to_string(tenant));
+  // Weights within a factor of 1e8 keep virtual time exact enough for years.
+  if (!std::isfinite(share.weight) || share.weight < 1e-4 || share.weight > 1e4) {
+    return Invalid("a compute weight must be between 0.0001 and 10000");
+  }
+  if (!std::isfinite(share.cap) || share.cap <= 0 || share.cap > 1) {
+    return Invalid("a compute cap must be above 0 and at most 100 %");
+  }
+  return {};
+}
+
+Status Arbiter::Join(TenantIndex tenant, DeviceIndex device, const ComputeShare& share, Nanos now) {
+  if (Status s = Check(tenant, device, share); !s) return s;
+  if (Known(tenant, device)) return Error{ErrorCode::kExists, "the tenant has a share already"};
+  devices_[device].Join(tenant, share, now);
+  return {};
+}
+
+Status Arbiter::SetShare(TenantIndex tenant, DeviceIndex device, const ComputeShare& share) {
+  if (Status s = Check(tenant, device, share); !s) return s;
+  if (!Known(tenant, device)) return NotFound("the tenant has no share of this device");
+  devices_[device].SetShare(tenant, share);
+  return {};
+}
+
+void Arbiter::Leave(TenantIndex tenant, DeviceIndex device) {
+  if (Known(tenant, device)) devices_[device].Leave(tenant);
+}
+
+void Arbiter::Pause(TenantIndex tenant, DeviceIndex device, bool paused) {
+  if (Known(tenant, device)) devices_[device].Pause(tenant, paused);
+}
+
+void Arbiter::Rebase(TenantIndex tenant, DeviceIndex device) {
+  if (Known(tenant, device)) devices_[device].Rebase(tenant);
+}
+
+void Arbiter::Debit(TenantIndex tenant, DeviceIndex device, Nanos gpu_time) {
+  if (Known(tenant, device)) devices_[device].Debit(tenant, gpu_time);
+}
+
+void Arbiter::Observe(TenantIndex tenant, DeviceIndex device, const Progress& progress) {
+  if (Known(tenant, device)) devices_[device].Observe(tenant, progress);
+}
+
+bool Arbiter::WorksElsewhere(TenantIndex tenant, DeviceIndex here) const {
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    if (d != here && devices_[d].Busy(tenant)) return true;
+  }
+  return false;
+}
+
+Nanos Arbiter::Tick(DeviceIndex device, Nanos now) {
+  DeviceArbiter& dev = devices_[device];
+  const TenantIndex holder = dev.holder();
+  const bool elsewhere = holder != kNoTenant && WorksElsewhere(holder, device);
+  const Nanos next = dev.Tick(now, elsewhere);
+  for (DeviceArbiter& other : devices_) {
+    if (&other == &dev) continue;
+    if (dev.granted() != kNoTenant) other.Reserve(dev.granted());
+    if (dev.ended() != kNoTenant && dev.ended() != dev.holder()) other.EndWindowOf(dev.ended());
+  }
+  return next;
+}
+
+std::span<const TenantIndex> Arbiter::Changed(DeviceIndex device) const {
+  return devices_[device].changed();
+}
+
+Gate Arbiter::GateOf(TenantIndex tenant, DeviceIndex device) const {
+  return Known(tenant, device) ? devices_[device].GateOf(tenant) : Gate{0, GateMode::kShut};
+}
+
+SeatStats Arbiter::StatsOf(TenantIndex tenant, DeviceIndex device) const {
+  return Known(tenant, device) ? devices_[device].StatsOf(tenant) : SeatStats{};
+}
+
+}  // namespace divvy::arbiter

@@ -1,0 +1,262 @@
+// Seats of one device: joining and leaving, samples in, GPU time billed, who wants and who is
+// light. The window itself moves in device_window.cc.
+#include "src/arbiter/device_arbiter.h"
+
+#include <algorithm>
+
+namespace divvy::arbiter {
+
+DeviceArbiter::DeviceArbiter(unsigned max_tenants, const Tunables& tunables)
+    : k_(tunables), seats_(max_tenants) {
+  active_.reserve(max_tenants);
+  changed_.reserve(max_tenants);
+}
+
+// Parts are relative to the tenants present. When their sum changes, everybody keeps what they are
+// owed or owe in GPU time: the distance to the device's virtual time is rescaled.
+void DeviceArbiter::Renormalize() {
+  sum_weights_ = 0;
+  for (TenantIndex t : active_) sum_weights_ += seats_[t].share.weight;
+  for (TenantIndex t : active_) {
+    Seat& s = seats_[t];
+    const double part = s.share.weight / sum_weights_;
+    const double v = v_[s.batch()];
+    s.vt = v + (s.vt - v) * s.part / part;
+    s.part = part;
+  }
+}
+
+void DeviceArbiter::Join(TenantIndex t, const ComputeShare& share, Nanos now) {
+  last_ = std::max(last_, now);
+  Seat& s = seats_[t];
+  const uint32_t sequence = s.gate.sequence + 1;  // a gate word never repeats
+  s = Seat{};
+  s.present = true;
+  s.gate.sequence = sequence;
+  s.share = share;
+  s.part = 1;
+  s.vt = v_[s.batch()];
+  s.tokens = Ns(k_.window_longest) * share.cap;
+  s.last_want = s.life = s.last_run = last_;
+  active_.insert(std::lower_bound(active_.begin(), active_.end(), t), t);
+  latency_seats_ += s.latency();
+  Renormalize();
+}
+
+void DeviceArbiter::SetShare(TenantIndex t, const ComputeShare& share) {
+  Seat& s = seats_[t];
+  latency_seats_ -= s.latency();
+  s.vt -= v_[s.batch()];
+  s.share = share;
+  s.vt += v_[s.batch()];
+  s.tokens = std::min(s.tokens, 2 * Ns(k_.window_longest) * share.cap);
+  latency_seats_ += s.latency();
+  Renormalize();
+}
+
+void DeviceArbiter::Leave(TenantIndex t) {
+  Seat& s = seats_[t];
+  if (!s.present) return;
+  latency_seats_ -= s.latency();
+  const Gate gate = s.gate;
+  s = Seat{};
+  s.gate = gate;
+  active_.erase(std::lower_bound(active_.begin(), active_.end(), t));
+  if (holder_ == t) {
+    holder_ = kNoTenant;
+    phase_ = Phase::kRun;
+    yielded_ = false;
+  }
+  if (reserved_ == t) reserved_ = kNoTenant;
+  Renormalize();
+}
+
+void DeviceArbiter::Pause(TenantIndex t, bool paused) { seats_[t].op_paused = paused; }
+
+void DeviceArbiter::Debit(TenantIndex t, Nanos gpu_time) {
+  if (gpu_time.count() > 0) Charge(seats_[t], Ns(gpu_time));
+}
+
+bool DeviceArbiter::Busy(TenantIndex t) const {
+  return seats_[t].present && seats_[t].outstanding();
+}
+
+void DeviceArbiter::Observe(TenantIndex t, const Progress& p) {
+  Seat& s = seats_[t];
+  const bool nonsense = p.garbage || p.done > p.issued || p.issued - p.done > kMaxBacklog ||
+                        (!s.rebase && (p.issued < s.seen.issued || p.done < s.seen.done));
+  if (nonsense) {
+    // Nothing of it is used. The next sample that makes sense is the new base.
+    s.fault = true;
+    s.rebase = true;
+    ++s.stats.faults;
+    return;
+  }
+  s.ran_in_pause = !s.rebase && p.paused && p.done != s.seen.done;
+  s.seen = p;
+  s.rebase = false;
+}
+
+void DeviceArbiter::Charge(Seat& s, double ns) {
+  s.vt += ns / s.part;
+  s.service += ns;
+  s.window += ns;
+  s.used += ns;
+  if (s.share.cap < 1) s.tokens -= ns;
+}
+
+// The past interval belongs to those that ran at its beginning, in equal parts: the hardware gives
+// equal slices. Lateness at the start and at the end of a stretch of work cancel.
+void DeviceArbiter::Bill(Nanos now) {
+  const double dt = Ns(now - last_);
+  if (dt <= 0) return;
+  unsigned running = 0;
+  for (TenantIndex t : active_) running += seats_[t].running;
+  double each = 0;
+  if (running > 0) {
+    each = dt / running;
+    if (running > 1) each *= Ns(k_.slice) / Ns(k_.slice + k_.switch_cost);
+  }
+  for (TenantIndex t : active_) {
+    Seat& s = seats_[t];
+    if (s.share.cap < 1) {
+      s.tokens = std::min(s.tokens + s.share.cap * dt, 2 * Ns(k_.window_longest) * s.share.cap);
+    }
+    if (!s.running) continue;
+    Charge(s, each);
+    stats_.billed += Nanos(static_cast<int64_t>(each));
+    if (t == holder_) ran_ += each;
+  }
+}
+
+// Asking with an open gate and not submitting for long (a stopped process, a stale or forged waiter
+// flag): not asking, until a new sign of life.
+void DeviceArbiter::WatchLife(Seat& s, Nanos now) {
+  if (s.seen.issued != s.issued_then || s.seen.waits != s.waits_then) {
+    s.issued_then = s.seen.issued;
+    s.waits_then = s.seen.waits;
+    s.life = now;
+    s.stalled = false;
+  }
+  if (s.stalled) {
+    if (now - s.life < k_.retry_stalled) return;
+    s.stalled = false;
+    s.life = now;
+  }
+  if (!s.gate.open() || s.outstanding() || s.seen.waiters == 0) {
+    s.life = std::max(s.life, now - k_.stall / 2);
+  } else if (now - s.life > k_.stall) {
+    s.stalled = true;
+    s.life = now;
+  }
+}
+
+void DeviceArbiter::RefreshSeat(Seat& s, Nanos now) {
+  if (s.fault) s.distrust_until = now + k_.distrust;
+  if (s.share.cap < 1) {
+    s.cap_shut = s.tokens < (s.cap_shut ? Ns(k_.window_longest) * s.share.cap : 0);
+  } else {
+    s.cap_shut = false;
+  }
+  WatchLife(s, now);
+  const bool asks = s.fault || (s.outstanding() && !s.seen.paused) || s.seen.waiters > 0;
+  s.raw_want = asks && !s.stalled && s.allowed();
+  if (s.raw_want) {
+    if (!s.want) {
+      s.woke = true;
+      s.vt = std::max(s.vt, v_[s.batch()] - Ns(k_.idle_credit) / s.part);
+    }
+    s.want = true;
+    s.last_want = now;
+  } else if (s.want && now - s.last_want >= k_.idle) {
+    s.want = s.woke = false;
+    s.service = 0;
+  }
+  if (!s.allowed()) s.want = false;
+  s.fault = false;
+}
+
+void DeviceArbiter::Refresh(Nanos now) {
+  double least[2] = {-1, -1};
+  wanting_ = wanting_standard_ = 0;
+  wanting_parts_ = 0;
+  for (TenantIndex t : active_) {
+    Seat& s = seats_[t];
+    RefreshSeat(s, now);
+    if (!s.want) continue;
+    ++wanting_;
+    wanting_standard_ += !s.batch();
+    wanting_parts_ += s.part;
+    double& l = least[s.batch()];
+    if (l < 0 || s.vt < l) l = s.vt;
+  }
+  for (int group : {0, 1}) v_[group] = std::max(v_[group], least[group]);
+}
+
+void DeviceArbiter::FindLights(Nanos now) {
+  light_wants_ = latency_wants_ = false;
+  wanting_heavy_ = 0;
+  const double window = Ns(k_.window_longest);
+  for (TenantIndex t : active_) {
+    Seat& s = seats_[t];
+    s.light = !s.batch() && s.allowed() && now >= s.distrust_until &&
+              s.vt <= v_[0] + window / s.part &&
+              (s.latency() || s.service < Ns(k_.light_service) || now < s.entangled_until);
+    wanting_heavy_ += s.want && !s.light && !s.batch();
+    if (!s.light || !s.want || t == holder_) continue;
+    light_wants_ = true;
+    latency_wants_ |= s.latency();
+  }
+  if (light_wants_ && wanting_ > 1) light_wanted_ = now;
+}
+
+// Decides who is billed until the next tick.
+void DeviceArbiter::FindRunning(Nanos now) {
+  bool any = false;
+  for (TenantIndex t : active_) {
+    Seat& s = seats_[t];
+    if (now < s.distrust_until) {
+      // Its markers mean nothing: it pays for all the time in which it could run.
+      s.running = s.want && (s.gate.open() || (t == holder_ && phase_ == Phase::kDrain));
+    } else {
+      s.running = (s.outstanding() && s.seen.begun && !s.seen.paused) || s.ran_in_pause;
+    }
+    any |= s.running;
+    // Holding others back without running is free only for a moment.
+    const bool blocks = s.want && s.gate.open() && (t == holder_ || (yielded_ && s.light));
+    if (s.running || !blocks || wanting_ < 2) s.last_run = now;
+  }
+  if (any) return;
+  for (TenantIndex t : active_) {
+    Seat& s = seats_[t];
+    s.running = now - s.last_run > k_.unproven;
+  }
+}
+
+Nanos DeviceArbiter::Tick(Nanos now, bool holder_works_elsewhere) {
+  now = std::max(now, last_);
+  ++stats_.ticks;
+  granted_ = ended_ = kNoTenant;
+  changed_.clear();
+  Bill(now);
+  last_ = now;
+  Refresh(now);
+  FindLights(now);
+  MovePhase(now, holder_works_elsewhere);
+  SetGates();
+  FindRunning(now);
+  return NextPoll();
+}
+
+SeatStats DeviceArbiter::StatsOf(TenantIndex t) const {
+  const Seat& s = seats_[t];
+  SeatStats out = s.stats;
+  out.used = Nanos(static_cast<int64_t>(s.used));
+  out.distrusted = last_ < s.distrust_until;
+  out.entangled = last_ < s.entangled_until;
+  out.stalled = s.stalled;
+  out.light = s.light;
+  return out;
+}
+
+}  // namespace divvy::arbiter

@@ -1,0 +1,157 @@
+// The arbiter of one device: seats (one per tenant), virtual time, the window and its phases.
+// Internal to src/arbiter; Arbiter is the interface. Pure, single-threaded, no allocation after the
+// constructor.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "src/arbiter/progress.h"
+#include "src/arbiter/tunables.h"
+#include "src/arbiter/types.h"
+
+namespace divvy::arbiter {
+
+// What `divvy ps` shows of one tenant on one device.
+struct SeatStats {
+  Nanos used{0};          // GPU time billed
+  uint64_t windows = 0;   // turns held
+  uint64_t overruns = 0;  // turns whose work had not drained after the grace
+  uint64_t faults = 0;    // samples that made no sense
+  bool distrusted = false;
+  bool entangled = false;
+  bool stalled = false;
+  bool light = false;
+};
+
+struct DeviceStats {
+  uint64_t ticks = 0;
+  uint64_t windows = 0;
+  uint64_t yields = 0;
+  uint64_t overruns = 0;
+  Nanos billed{0};
+};
+
+class DeviceArbiter {
+ public:
+  DeviceArbiter(unsigned max_tenants, const Tunables& tunables);
+
+  bool Has(TenantIndex t) const { return seats_[t].present; }
+  void Join(TenantIndex t, const ComputeShare& share, Nanos now);
+  void SetShare(TenantIndex t, const ComputeShare& share);
+  void Leave(TenantIndex t);
+  void Pause(TenantIndex t, bool paused);
+  void Rebase(TenantIndex t) { seats_[t].rebase = true; }
+  void Debit(TenantIndex t, Nanos gpu_time);
+  void Observe(TenantIndex t, const Progress& progress);
+
+  // `holder_works_elsewhere`: the holder is busy on another of its devices.
+  Nanos Tick(Nanos now, bool holder_works_elsewhere);
+
+  TenantIndex holder() const { return holder_; }
+  // The tenant that was granted the window (or lost it) in the last tick; kNoTenant: no change.
+  TenantIndex granted() const { return granted_; }
+  TenantIndex ended() const { return ended_; }
+  // Gang windows: the next window goes to `t`, and the present one ends.
+  void Reserve(TenantIndex t);
+  // Gang windows: `t`'s window here ends if somebody else is waiting.
+  void EndWindowOf(TenantIndex t);
+  bool Busy(TenantIndex t) const;  // t has work outstanding here
+
+  bool contended() const { return wanting_ > 1; }
+  Gate GateOf(TenantIndex t) const { return seats_[t].gate; }
+  std::span<const TenantIndex> changed() const { return changed_; }
+  SeatStats StatsOf(TenantIndex t) const;
+  const DeviceStats& stats() const { return stats_; }
+
+ private:
+  struct Seat {
+    bool present = false;
+    bool op_paused = false;  // by an operator
+    bool cap_shut = false;
+    bool want = false;
+    bool raw_want = false;
+    bool woke = false;
+    bool light = false;
+    bool running = false;  // billed until the next sample
+    bool stalled = false;
+    bool rebase = true;
+    bool fault = false;         // the newest sample made no sense
+    bool ran_in_pause = false;  // it says that it waits for a copy, but work was finished
+    ComputeShare share;
+    double part = 1;     // weight / sum of weights
+    double vt = 0;       // virtual time: billed ns / part
+    double service = 0;  // billed ns since it last idled
+    double window = 0;   // billed ns in the present window
+    double used = 0;     // billed ns, ever
+    double tokens = 0;   // of the cap, ns
+    Progress seen;
+    uint64_t issued_then = 0;  // at the last sign of life
+    uint64_t waits_then = 0;
+    Nanos life{0};       // last sign of life while asking with an open gate
+    Nanos last_want{0};  // newest sample that wanted
+    Nanos last_run{0};   // newest time it ran or did not hold anybody back
+    Nanos distrust_until{-1};
+    Nanos entangled_until{-1};
+    uint32_t missed_drains = 0;
+    Gate gate;
+    SeatStats stats;
+
+    bool batch() const { return share.cls == TenantClass::kBatch; }
+    bool latency() const { return share.cls == TenantClass::kLatency; }
+    bool outstanding() const { return seen.issued != seen.done; }
+    bool allowed() const { return !op_paused && !cap_shut; }
+  };
+  enum class Phase : uint8_t { kRun, kDrain };
+
+  double Ns(Nanos t) const { return static_cast<double>(t.count()); }
+  void Renormalize();
+  void Bill(Nanos now);
+  void Charge(Seat& s, double ns);
+  void Refresh(Nanos now);
+  void RefreshSeat(Seat& s, Nanos now);
+  void FindLights(Nanos now);
+  void FindRunning(Nanos now);
+  void WatchLife(Seat& s, Nanos now);
+  void MovePhase(Nanos now, bool holder_works_elsewhere);
+  bool Candidate(const Seat& s) const;
+  bool WindowOver(const Seat& h) const;
+  bool IsLeast(const Seat& h) const;
+  void EndWindow(Nanos now);
+  void GiveUpDrain(Nanos now);
+  void Pick();
+  void Yield(const Seat& h);
+  void SetGates();
+  void SetGate(TenantIndex t, GateMode mode);
+  GateMode OpenMode(const Seat& s) const;
+  Nanos NextPoll() const;
+
+  const Tunables k_;
+  std::vector<Seat> seats_;
+  std::vector<TenantIndex> active_;
+  std::vector<TenantIndex> changed_;
+  double sum_weights_ = 0;
+  double v_[2] = {0, 0};  // virtual time of the device: non-batch, batch
+  Nanos last_{0};
+  Nanos drain_since_{0};
+  Nanos light_wanted_{-1};
+  unsigned latency_seats_ = 0;
+  unsigned wanting_ = 0;
+  unsigned wanting_standard_ = 0;  // of these, not batch
+  unsigned wanting_heavy_ = 0;     // of these, neither batch nor light
+  double wanting_parts_ = 0;
+  bool light_wants_ = false;
+  bool latency_wants_ = false;
+  Phase phase_ = Phase::kRun;
+  TenantIndex holder_ = kNoTenant;
+  TenantIndex reserved_ = kNoTenant;
+  TenantIndex granted_ = kNoTenant;
+  TenantIndex ended_ = kNoTenant;
+  bool end_asked_ = false;
+  bool yielded_ = false;
+  double ran_ = 0;  // billed ns of the holder since its gate last opened
+  DeviceStats stats_;
+};
+
+}  // namespace divvy::arbiter

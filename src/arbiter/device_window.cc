@@ -1,0 +1,190 @@
+// The window of one device: when it ends, how it drains, who is next, which gates are open.
+#include <algorithm>
+
+#include "src/arbiter/device_arbiter.h"
+
+namespace divvy::arbiter {
+
+// Lights need no window: their gate is open. They compete for one only among themselves.
+bool DeviceArbiter::Candidate(const Seat& s) const {
+  return s.want && s.allowed() && (!s.light || wanting_heavy_ == 0) &&
+         (!s.batch() || wanting_standard_ == 0);
+}
+
+bool DeviceArbiter::IsLeast(const Seat& h) const {
+  for (TenantIndex t : active_) {
+    const Seat& s = seats_[t];
+    if (&s != &h && Candidate(s) && s.vt < h.vt) return false;
+  }
+  return true;
+}
+
+bool DeviceArbiter::WindowOver(const Seat& h) const {
+  if (h.batch() && wanting_standard_ > 0) return true;
+  if (h.light && wanting_heavy_ > 0) return true;
+  if (end_asked_) return true;
+  if (reserved_ != kNoTenant && reserved_ != holder_ && Candidate(seats_[reserved_])) return true;
+  const double turn = std::clamp(Ns(k_.period) * h.part / wanting_parts_, Ns(k_.window_shortest),
+                                 Ns(k_.window_longest));
+  if (h.window >= turn) {
+    return !IsLeast(h);
+  }
+  if (h.window < Ns(k_.wake_shortest)) return false;
+  for (TenantIndex t : active_) {
+    const Seat& s = seats_[t];
+    if (s.woke && Candidate(s) && s.vt + Ns(k_.window_longest) / 4 / s.part < h.vt) return true;
+  }
+  return false;
+}
+
+void DeviceArbiter::EndWindow(Nanos now) {
+  Seat& h = seats_[holder_];
+  ended_ = holder_;
+  end_asked_ = false;
+  yielded_ = false;
+  if (h.light || !h.outstanding() || h.seen.paused) {
+    h.missed_drains = 0;
+    Pick();
+    return;
+  }
+  phase_ = Phase::kDrain;
+  drain_since_ = now;
+}
+
+void DeviceArbiter::Pick() {
+  phase_ = Phase::kRun;
+  TenantIndex next = kNoTenant;
+  if (reserved_ != kNoTenant && Candidate(seats_[reserved_])) {
+    next = reserved_;
+  } else {
+    for (TenantIndex t : active_) {
+      const Seat& s = seats_[t];
+      if (Candidate(s) && (next == kNoTenant || s.vt < seats_[next].vt)) next = t;
+    }
+  }
+  reserved_ = kNoTenant;
+  end_asked_ = false;
+  yielded_ = false;
+  ran_ = 0;
+  if (next != kNoTenant) {
+    Seat& s = seats_[next];
+    s.woke = false;
+    s.window = 0;
+    s.life = std::max(s.life, last_);
+    ++s.stats.windows;
+    ++stats_.windows;
+    if (next != holder_) granted_ = next;
+  }
+  holder_ = next;
+}
+
+// A drain that outlives its grace is given up. Twice running, the tenant probably waits for the one
+// that comes next: both may co-run for a while.
+void DeviceArbiter::GiveUpDrain(Nanos now) {
+  const TenantIndex late = holder_;
+  Seat& h = seats_[late];
+  ++h.missed_drains;
+  ++h.stats.overruns;
+  ++stats_.overruns;
+  Pick();
+  if (h.missed_drains >= 2 && holder_ != kNoTenant && holder_ != late) {
+    h.entangled_until = seats_[holder_].entangled_until = now + k_.entangled;
+  }
+}
+
+void DeviceArbiter::MovePhase(Nanos now, bool holder_works_elsewhere) {
+  if (holder_ == kNoTenant) {
+    if (wanting_ > 0) Pick();
+    return;
+  }
+  Seat& h = seats_[holder_];
+  const bool others_want = wanting_ > (h.want ? 1u : 0u);
+  if (phase_ == Phase::kDrain) {
+    const Nanos limit = now < h.distrust_until ? k_.stall : k_.grace;
+    if (!h.outstanding() || h.seen.paused) {
+      h.missed_drains = 0;
+      Pick();
+    } else if (now - drain_since_ >= limit) {
+      GiveUpDrain(now);
+    } else if (!others_want) {
+      phase_ = Phase::kRun;
+    }
+    return;
+  }
+  if (!h.allowed()) {
+    EndWindow(now);
+  } else if (!h.want) {
+    if (holder_works_elsewhere && now - h.last_want < k_.gang_hold) return;
+    ended_ = holder_;
+    h.missed_drains = 0;
+    Pick();
+  } else if (others_want && WindowOver(h)) {
+    EndWindow(now);
+  } else {
+    Yield(h);
+  }
+}
+
+// While a light tenant wants, the holder's gate is shut: with little in flight its queue runs dry,
+// and the hardware switches by itself.
+void DeviceArbiter::Yield(const Seat& h) {
+  const bool wanted = light_wants_ && !h.light;
+  if (!yielded_ && wanted && (ran_ >= Ns(k_.shortest_run) || latency_wants_)) {
+    yielded_ = true;
+    ++stats_.yields;
+  } else if (yielded_ && !wanted) {
+    yielded_ = false;
+    ran_ = 0;
+  }
+}
+
+void DeviceArbiter::Reserve(TenantIndex t) {
+  const Seat& s = seats_[t];
+  // Not for one that is far ahead here: its windows elsewhere are no claim on this device.
+  if (!s.present || holder_ == t || s.vt > v_[s.batch()] + 2 * Ns(k_.window_longest) / s.part)
+    return;
+  reserved_ = t;
+}
+
+void DeviceArbiter::EndWindowOf(TenantIndex t) {
+  if (holder_ == t && phase_ == Phase::kRun) end_asked_ = true;
+}
+
+GateMode DeviceArbiter::OpenMode(const Seat& s) const {
+  if (s.latency()) return wanting_ > 1 ? GateMode::kBound : GateMode::kLone;
+  if (latency_seats_ > 0) return GateMode::kLightBound;
+  if (!s.light && light_wanted_.count() >= 0 && last_ - light_wanted_ < k_.light_memory) {
+    return GateMode::kLightBound;
+  }
+  return wanting_ > 1 ? GateMode::kBound : GateMode::kLone;
+}
+
+void DeviceArbiter::SetGate(TenantIndex t, GateMode mode) {
+  Seat& s = seats_[t];
+  if (s.gate.mode == mode) return;
+  s.gate.mode = mode;
+  ++s.gate.sequence;
+  changed_.push_back(t);
+}
+
+void DeviceArbiter::SetGates() {
+  for (TenantIndex t : active_) {
+    const Seat& s = seats_[t];
+    const bool holds = t == holder_ && phase_ == Phase::kRun && !yielded_;
+    const bool open = s.allowed() && (wanting_ == 0 || s.light || holds);
+    SetGate(t, open ? OpenMode(s) : GateMode::kShut);
+  }
+}
+
+Nanos DeviceArbiter::NextPoll() const {
+  if (wanting_ > 1) {
+    return phase_ == Phase::kDrain || yielded_ ? k_.poll_edge : k_.poll;
+  }
+  for (TenantIndex t : active_) {
+    const Seat& s = seats_[t];
+    if (s.share.cap < 1 && (s.want || s.cap_shut)) return k_.poll;
+  }
+  return wanting_ == 1 ? k_.poll_lone : k_.poll_idle;
+}
+
+}  // namespace divvy::arbiter

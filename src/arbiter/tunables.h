@@ -1,0 +1,87 @@
+// The arbiter's constants and what each is for. Settled in the model (docs/arbiter.md has the
+// evidence); Dilated() multiplies every duration, for a device whose time runs slower.
+#pragma once
+
+#include <chrono>
+
+#include "src/arbiter/types.h"
+
+namespace divvy::arbiter {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+struct Tunables {
+  // Windows: a holder's turn is clamp(period * part of the wanting weights, shortest, longest).
+  Nanos window_longest = milliseconds(10);
+  Nanos window_shortest = microseconds(2500);
+  Nanos period = milliseconds(40);
+  Nanos idle_credit = milliseconds(10);   // how far behind the others an idle tenant may come back
+  Nanos wake_shortest = milliseconds(2);  // a turn lasts this long before a woken tenant ends it
+
+  // In-flight work by gate mode, and the estimated work between two markers.
+  Nanos bound = milliseconds(1);
+  Nanos space = microseconds(250);
+  Nanos light_bound = microseconds(250);
+  Nanos light_space = microseconds(100);
+  Nanos lone_bound = milliseconds(2);
+  Nanos lone_space = microseconds(500);
+  Nanos light_memory = milliseconds(5);  // how long light tenants keep the others' bound short
+
+  // Light tenants.
+  Nanos light_service = milliseconds(2);  // GPU time since it last idled; above: not light
+  Nanos shortest_run = milliseconds(1);   // a holder runs this long between two yields
+
+  // Ends of work.
+  Nanos idle = microseconds(50);        // without work for this long: idle, the turn ends
+  Nanos gang_hold = microseconds(300);  // the same, while it works on another of its devices
+  Nanos grace = milliseconds(60);       // a drain is waited for this long
+  Nanos entangled = milliseconds(500);  // tenants that could not drain twice running co-run
+  Nanos stall = milliseconds(2);        // asks, has an open gate, submits nothing: not asking
+  Nanos retry_stalled = milliseconds(200);
+  Nanos distrust = seconds(1);         // after nonsense in the counters
+  Nanos unproven = microseconds(500);  // holds others back without running: billed from here on
+
+  // How often to look.
+  Nanos poll = microseconds(50);
+  Nanos poll_edge = microseconds(15);  // while draining or yielding
+  Nanos poll_lone = microseconds(200);
+  Nanos poll_idle = milliseconds(1);
+
+  // The hardware's own time slicing, for billing while several run at once.
+  Nanos slice = milliseconds(2);
+  Nanos switch_cost = microseconds(60);
+
+  Nanos Bound(GateMode mode) const {
+    switch (mode) {
+      case GateMode::kBound:
+        return bound;
+      case GateMode::kLightBound:
+        return light_bound;
+      case GateMode::kLone:
+        return lone_bound;
+      case GateMode::kShut:
+        break;
+    }
+    return Nanos(0);
+  }
+  Nanos Space(GateMode mode) const {
+    switch (mode) {
+      case GateMode::kBound:
+        return space;
+      case GateMode::kLightBound:
+        return light_space;
+      case GateMode::kLone:
+        return lone_space;
+      case GateMode::kShut:
+        break;
+    }
+    return space;
+  }
+  Tunables Dilated(double factor) const;
+
+ private:
+  using seconds = std::chrono::seconds;
+};
+
+}  // namespace divvy::arbiter
