@@ -162,6 +162,7 @@ def hook_arrays(prefix, hooked, all_functions):
 def forward(functions):
     text = banner("The driver's functions that are not hooked, one row each, for the forwarding libcuda.so.1:\n"
                   "DIVVY_FORWARD(index, symbol). Read by the C preprocessor in an assembler file.")
+    text += f"#define DIVVY_FORWARD_SLOTS {len(functions)}\n"
     return text + "".join(f"DIVVY_FORWARD({f.index}, {f.symbol})\n" for f in functions if f.decision == "pass")
 
 
