@@ -1,8 +1,9 @@
 # What people and CI type. Everything real is in CMake and tools/; `make help` lists the targets.
 JOBS ?= $(shell nproc)
 CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
+LIGHT = -LE heavy
 
-.PHONY: help all setup build demo test check-fast bench gen asan tsan clang fuzz model format clean
+.PHONY: help all setup build demo test check-fast bench gen asan tsan clang fuzz model roots format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,7 +22,7 @@ demo: build ## two programs share one GPU, a third is refused; simulated where t
 	@tools/demo.sh
 
 test: build ## every test that needs no GPU and no network beyond apt
-	@$(CTEST) --test-dir build
+	@$(CTEST) --test-dir build $(LIGHT)
 
 check-fast: ## format, layers, generator output: seconds, needs no build
 	@tools/format.sh --check
@@ -35,13 +36,13 @@ gen: ## write src/*/generated and docs from api/
 	@tools/gen.sh
 
 asan: setup ## AddressSanitizer and UBSan build, and its tests
-	cmake --preset asan && ninja -C build-asan -j $(JOBS) && $(CTEST) --test-dir build-asan
+	cmake --preset asan && ninja -C build-asan -j $(JOBS) && $(CTEST) --test-dir build-asan $(LIGHT)
 
 tsan: setup ## ThreadSanitizer build, and the tests of what has threads
-	cmake --preset tsan && ninja -C build-tsan -j $(JOBS) && $(CTEST) --test-dir build-tsan
+	cmake --preset tsan && ninja -C build-tsan -j $(JOBS) && $(CTEST) --test-dir build-tsan $(LIGHT)
 
 clang: setup ## clang build with thread-safety analysis, and its tests
-	cmake --preset clang && ninja -C build-clang -j $(JOBS) && $(CTEST) --test-dir build-clang
+	cmake --preset clang && ninja -C build-clang -j $(JOBS) && $(CTEST) --test-dir build-clang $(LIGHT)
 
 fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
 	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS)
@@ -50,6 +51,9 @@ fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
 
 model: build ## the arbiter's random mixes in its discrete-event model
 	@$(CTEST) --test-dir build -L model
+
+roots: build ## our preloaded libraries on older and newer Debian and on musl (root, network)
+	@ctest --output-on-failure --test-dir build -L heavy
 
 format: ## clang-format in place
 	@tools/format.sh

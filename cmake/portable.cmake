@@ -8,7 +8,8 @@
 #     [DEPS objects…]          # OBJECT libraries; they get the same compile options
 #     [SIZE_LIMIT bytes])      # for the gate; default 1 MiB
 #
-# The function also registers the ctest `portable_NAME`: tools/portable/check_elf.py on the result.
+# The function also registers the ctest `portable_NAME` (tools/portable/check_elf.py on the result),
+# and tests/portable/roots.sh preloads the library on other systems (`make roots`).
 # To use it for a library so far built by add_library(x SHARED …): replace add_library and its
 # compile and link options by one call, keep target_include_directories and
 # set_target_properties(x PROPERTIES LIBRARY_OUTPUT_DIRECTORY …) as they are. EXPORTS is an anonymous
@@ -131,6 +132,10 @@ function(divvy_portable_library name)
     set_target_properties(${name} PROPERTIES PREFIX "" SUFFIX "" OUTPUT_NAME ${A_SONAME}
                                              NO_SONAME ON)
     target_link_options(${name} PRIVATE LINKER:-soname,${A_SONAME})
+  endif()
+  # tests/portable loads every library into other systems' programs, unless it needs a file there.
+  if(NOT "${A_NEEDED}" MATCHES "/")
+    set_property(GLOBAL APPEND PROPERTY DIVVY_PORTABLE_PRELOADS $<TARGET_FILE:${name}>)
   endif()
   add_test(NAME portable_${name}
            COMMAND python3 ${DIVVY_PORTABLE_TOOLS}/check_elf.py $<TARGET_FILE:${name}>
