@@ -1,0 +1,31 @@
+// The daemon's HTTP+JSON API, version 1, as the CLI calls it over a Unix socket.
+// Holds no connection between calls. Exceptions of the HTTP and JSON libraries stay inside.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "src/base/result.h"
+
+namespace divvy::cli {
+
+class ApiClient {
+ public:
+  explicit ApiClient(std::string socket_path) : socket_(std::move(socket_path)) {}
+
+  // kUnavailable: nobody listens there. Otherwise the daemon's own message with the code that its
+  // HTTP status stands for (400 invalid, 403 denied, 404 not found, 409 exists, 507 no room).
+  Result<nlohmann::json> Get(const std::string& path) const;
+  Result<nlohmann::json> Post(const std::string& path, const nlohmann::json& body) const;
+  Result<nlohmann::json> Patch(const std::string& path, const nlohmann::json& body) const;
+  Result<nlohmann::json> Delete(const std::string& path) const;
+
+  // Whether somebody accepts connections there; no request is made.
+  bool Alive() const;
+  const std::string& socket_path() const { return socket_; }
+
+ private:
+  std::string socket_;
+};
+
+}  // namespace divvy::cli

@@ -1,0 +1,117 @@
+#include "src/cli/app.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace divvy::cli {
+
+int StatusOf(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kInvalid:
+      return kBadInput;
+    case ErrorCode::kNoRoom:
+      return kRefused;
+    case ErrorCode::kNotFound:
+    case ErrorCode::kUnavailable:
+      return kNotThere;
+    case ErrorCode::kExists:
+    case ErrorCode::kDenied:
+    case ErrorCode::kIo:
+    case ErrorCode::kInternal:
+      break;
+  }
+  return kFailed;
+}
+
+void Fail(const Error& error, int status) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "divvy: %s\n", error.message.c_str());
+  Exit(status);
+}
+
+void Fail(const Error& error) { Fail(error, StatusOf(error)); }
+
+void Exit(int status) { throw CLI::RuntimeError(status); }
+
+CLI::Option* AddFormat(CLI::App& app, Format& format) {
+  return app
+      .add_option_function<std::string>(
+          "-o,--output",
+          [&format](const std::string& text) {
+            if (text == "json") {
+              format = Format::kJson;
+            } else if (text == "text") {
+              format = Format::kText;
+            } else {
+              throw CLI::ValidationError("-o", "'" + text + "' is not text or json");
+            }
+          },
+          "text (default) or json")
+      ->type_name("FORMAT");
+}
+
+CLI::Option* AddSim(CLI::App& app, std::string& profile) {
+  return app
+      .add_option("--sim", profile,
+                  "use a simulated machine instead of the real GPUs: h100, a100, t4, h100x4 (four)")
+      ->type_name("PROFILE");
+}
+
+CLI::Option* AddSize(CLI::App& app, const std::string& name, Bytes& bytes,
+                     const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [&bytes, name](const std::string& text) {
+            const Result<Bytes> parsed = ParseBytes(text);
+            if (!parsed.ok()) throw CLI::ValidationError(name, parsed.error().message);
+            if (parsed->n == 0)
+              throw CLI::ValidationError(name, "0 is no amount of memory; write e.g. 512MiB");
+            bytes = *parsed;
+          },
+          help)
+      ->type_name("SIZE");
+}
+
+Result<int64_t> ParseDurationNs(const std::string& text) {
+  const Error wrong =
+      Invalid("'" + text + "' is not a length of time; write e.g. 20us, 500ms, 10s or 2m");
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    return wrong;
+  }
+  const std::string unit = text.substr(used);
+  double scale = 0;
+  if (unit == "ns") scale = 1;
+  if (unit == "us") scale = 1e3;
+  if (unit == "ms") scale = 1e6;
+  if (unit == "s") scale = 1e9;
+  if (unit == "m" || unit == "min") scale = 60e9;
+  if (unit == "h") scale = 3600e9;
+  if (scale == 0 || !std::isfinite(value) || value < 0 || value * scale > 1e18) return wrong;
+  return static_cast<int64_t>(std::llround(value * scale));
+}
+
+CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t& ns,
+                         const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [&ns, name](const std::string& text) {
+            const Result<int64_t> parsed = ParseDurationNs(text);
+            if (!parsed.ok()) throw CLI::ValidationError(name, parsed.error().message);
+            ns = *parsed;
+          },
+          help)
+      ->type_name("TIME");
+}
+
+std::vector<std::string>& CommandLine() {
+  static auto& words = *new std::vector<std::string>;
+  return words;
+}
+
+}  // namespace divvy::cli

@@ -1,0 +1,61 @@
+// What every verb of divvy shares: exit status, how errors are told, options that several verbs
+// have.
+//
+// A verb is one file with one Add function: it declares options on a subcommand and does its work
+// in the subcommand's callback. It ends by returning (status 0) or by Fail/Exit, which throw
+// CLI::RuntimeError for main to turn into the process's status. One thread.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "src/base/bytes.h"
+#include "src/base/result.h"
+
+namespace divvy::cli {
+
+enum ExitStatus : int {
+  kOk = 0,
+  kFailed = 1,       // something broke; the message says what
+  kBadInput = 2,     // the command line is wrong
+  kRefused = 3,      // not enough memory: no room for the share, or an allocation was refused
+  kNotThere = 4,     // no such tenant or device, no daemon, no driver
+  kRunFailed = 125,  // divvy run: Divvy itself failed, CMD was not started
+  kCannotRun = 126,  // divvy run: CMD was found but could not be started
+  kNoCommand = 127,  // divvy run: CMD was not found
+};
+
+int StatusOf(const Error& error);
+
+// Prints "divvy: message" to stderr and ends the verb with StatusOf(error) or `status`.
+[[noreturn]] void Fail(const Error& error);
+[[noreturn]] void Fail(const Error& error, int status);
+[[noreturn]] void Exit(int status);
+
+template <typename T>
+T OrFail(Result<T> result) {
+  if (!result.ok()) Fail(result.error());
+  return std::move(result).value();
+}
+inline void OrFail(Result<void> result) {
+  if (!result.ok()) Fail(result.error());
+}
+
+// -o text|json
+enum class Format { kText, kJson };
+CLI::Option* AddFormat(CLI::App& app, Format& format);
+// --sim PROFILE: the simulated machine that the verb is about; "" = the real one
+CLI::Option* AddSim(CLI::App& app, std::string& profile);
+// An option that takes a size: 4GiB, 512MiB, 2g. `bytes.n` stays 0 when it is not given; a given 0
+// is refused.
+CLI::Option* AddSize(CLI::App& app, const std::string& name, Bytes& bytes, const std::string& help);
+// "500ms", "10s", "2m" as nanoseconds; also "20us".
+Result<int64_t> ParseDurationNs(const std::string& text);
+CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t& ns,
+                         const std::string& help);
+
+// What stands after "--" on the command line; main cuts it off before options are parsed.
+std::vector<std::string>& CommandLine();
+
+}  // namespace divvy::cli

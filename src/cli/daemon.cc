@@ -1,0 +1,87 @@
+// divvy daemon stop|status: for the daemons of this runtime directory.
+#include <cstdio>
+
+#include "src/base/paths.h"
+#include "src/cli/app.h"
+#include "src/cli/machines.h"
+#include "src/cli/table.h"
+#include "src/cli/verbs.h"
+
+namespace divvy::cli {
+namespace {
+
+using nlohmann::json;
+
+struct DaemonOptions {
+  Format format = Format::kText;
+  std::string sim;
+  bool all = false;
+};
+
+void Stop(const DaemonOptions& options) {
+  std::vector<Machine> machines = LiveMachines();
+  if (!options.all)
+    std::erase_if(machines,
+                  [&](const Machine& m) { return m.sim != paths::Sanitized(options.sim); });
+  if (machines.empty() && !options.all)
+    Fail(NotFound("no daemon runs in " + MachineOf(options.sim).dir +
+                  "; `divvy daemon status` lists those that do"));
+  json stopped = json::array();
+  for (const Machine& machine : machines) {
+    OrFail(machine.api.Post("/v1/shutdown", json::object()));
+    stopped.push_back(machine.Name());
+  }
+  if (options.format == Format::kJson)
+    std::printf("%s\n", json{{"stopped", stopped}}.dump(2).c_str());
+  else
+    for (const json& name : stopped) std::printf("stopped %s\n", name.get<std::string>().c_str());
+}
+
+void ShowStatus(const DaemonOptions& options) {
+  json all = json::array();
+  for (const Machine& machine : Chosen(options.sim)) {
+    auto status = machine.api.Get("/v1/status");
+    if (!status.ok()) continue;
+    (*status)["machine"] = machine.Name();
+    all.push_back(std::move(*status));
+  }
+  if (options.format == Format::kJson) {
+    std::printf("%s\n", json{{"daemons", all}}.dump(2).c_str());
+    return;
+  }
+  if (all.empty()) {
+    std::printf("no daemon runs; `divvy run` starts one when it needs it\n");
+    return;
+  }
+  Table table({"MACHINE", "PID", "VERSION", "UP", "RUNTIME"});
+  for (const json& d : all)
+    table.Add({d.value("machine", ""), std::to_string(d.value("pid", 0)), d.value("version", ""),
+               Age(d.value("uptime_s", 0.0)), d.value("runtime_dir", "")});
+  std::fputs(table.ToString().c_str(), stdout);
+}
+
+}  // namespace
+
+void AddDaemon(CLI::App& app) {
+  auto options = std::make_shared<DaemonOptions>();
+  auto* verb = app.add_subcommand("daemon",
+                                  "the daemons that hold the books\n\n"
+                                  "`divvy run` starts one by itself. Stopping one ends no program: "
+                                  "tenants keep their limits and\n"
+                                  "are taken over by the next daemon.\n\n"
+                                  "  divvy daemon status\n"
+                                  "  divvy daemon stop --sim h100\n"
+                                  "  divvy daemon stop --all");
+  verb->require_subcommand(1);
+  auto* stop = verb->add_subcommand("stop", "end the daemon of one machine, or of all");
+  AddFormat(*stop, options->format);
+  AddSim(*stop, options->sim);
+  stop->add_flag("--all", options->all, "every machine of this runtime folder");
+  stop->callback([options] { Stop(*options); });
+  auto* status = verb->add_subcommand("status", "which daemons run");
+  AddFormat(*status, options->format);
+  AddSim(*status, options->sim);
+  status->callback([options] { ShowStatus(*options); });
+}
+
+}  // namespace divvy::cli

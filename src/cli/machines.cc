@@ -1,0 +1,138 @@
+#include "src/cli/machines.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "src/base/paths.h"
+#include "src/base/unique_fd.h"
+
+namespace divvy::cli {
+namespace {
+
+constexpr int kStartTimeoutMs = 20'000;
+
+// In the grandchild: becomes the daemon. Never returns. The daemon must not hold the caller's
+// terminal, pipes or share.
+[[noreturn]] void ExecDaemon(const Machine& machine, int ready_fd) {
+  ::setsid();
+  const int null = ::open("/dev/null", O_RDWR);
+  for (const int fd : {0, 1, 2}) ::dup2(null, fd);
+  constexpr int kReadyFd = 3;
+  if (ready_fd != kReadyFd) ::dup2(ready_fd, kReadyFd);
+  ::close_range(kReadyFd + 1, ~0u, 0);
+  if (::chdir("/") != 0) ::_exit(127);
+  for (const char* name : {"LD_PRELOAD", "DIVVY_SOCKET", "DIVVY_SIM_DIR"}) ::unsetenv(name);
+  const std::string exe = paths::BinDir() + "/divvyd";
+  const std::string runtime = paths::RuntimeDir();
+  std::vector<const char*> argv{exe.c_str(),     "--private",  "--runtime-dir",
+                                runtime.c_str(), "--ready-fd", "3"};
+  if (!machine.sim.empty()) {
+    argv.push_back("--sim");
+    argv.push_back(machine.sim.c_str());
+  }
+  argv.push_back(nullptr);
+  ::execv(exe.c_str(), const_cast<char* const*>(argv.data()));
+  const std::string line = "cannot start " + exe + "\n";
+  if (::write(kReadyFd, line.data(), line.size()) < 0) ::_exit(126);
+  ::_exit(127);
+}
+
+// What the daemon wrote to its ready descriptor: "ready" or its reason.
+Result<std::string> ReadLine(int fd) {
+  std::string line;
+  char c;
+  for (;;) {
+    pollfd p{fd, POLLIN, 0};
+    const int n = ::poll(&p, 1, kStartTimeoutMs);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Unavailable("divvyd did not become ready within 20 s");
+    if (::read(fd, &c, 1) <= 0) break;
+    if (c == '\n') return line;
+    line += c;
+  }
+  return line;
+}
+
+Status Spawn(const Machine& machine) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return IoError("pipe", errno);
+  UniqueFd read_end(ends[0]), write_end(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return IoError("fork", errno);
+  if (child == 0) {
+    // Twice, so that the daemon is nobody's child: not a descendant of a runner, whose descendants
+    // are its tenant's processes.
+    const pid_t again = ::fork();
+    if (again == 0) ExecDaemon(machine, write_end.get());
+    ::_exit(again < 0 ? 1 : 0);
+  }
+  write_end.reset();
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  const Result<std::string> line = ReadLine(read_end.get());
+  if (!line.ok()) return line.error();
+  if (*line == "ready") return {};
+  return Unavailable(
+      line->empty() ? "divvyd ended while starting; see " + machine.dir + "/divvyd.log" : *line);
+}
+
+}  // namespace
+
+Machine MachineOf(const std::string& sim_profile) {
+  const std::string dir = paths::MachineDir(paths::RuntimeDir(), sim_profile);
+  return {sim_profile, dir, ApiClient(paths::ApiSocket(dir))};
+}
+
+std::vector<Machine> LiveMachines() {
+  std::vector<Machine> found;
+  if (Machine real = MachineOf(""); real.api.Alive()) found.push_back(std::move(real));
+  std::vector<std::string> profiles;
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(paths::RuntimeDir() + "/sim", ec))
+    profiles.push_back(entry.path().filename());
+  std::sort(profiles.begin(), profiles.end());
+  for (const std::string& profile : profiles)
+    if (Machine sim = MachineOf(profile); sim.api.Alive()) found.push_back(std::move(sim));
+  return found;
+}
+
+std::vector<Machine> Chosen(const std::string& sim_profile) {
+  std::vector<Machine> all = LiveMachines();
+  if (sim_profile.empty()) return all;
+  std::erase_if(all, [&](const Machine& m) { return m.sim != paths::Sanitized(sim_profile); });
+  return all;
+}
+
+Status EnsureDaemon(const Machine& machine) {
+  if (machine.api.Alive()) return {};
+  if (const Status made = paths::MakeRuntimeDir(machine.dir); !made.ok()) return made;
+  const std::string lock = paths::StartLock(machine.dir);
+  const UniqueFd fd(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd.valid()) return IoError("cannot write " + lock, errno);
+  while (::flock(fd.get(), LOCK_EX) != 0)
+    if (errno != EINTR) return IoError("cannot lock " + lock, errno);
+  // Another divvy may have started it while we waited for the lock.
+  if (machine.api.Alive()) return {};
+  return Spawn(machine);
+}
+
+Result<Machine> FindTenant(const std::string& name, const std::string& sim_profile) {
+  const std::vector<Machine> machines = Chosen(sim_profile);
+  std::vector<Machine> having;
+  for (const Machine& machine : machines)
+    if (machine.api.Get("/v1/tenants/" + name).ok()) having.push_back(machine);
+  if (having.size() == 1) return having.front();
+  if (having.size() > 1)
+    return Invalid("several machines have a tenant '" + name + "'; say which with --sim PROFILE");
+  return NotFound("no tenant is called '" + name + "'; `divvy ps` lists those there are");
+}
+
+}  // namespace divvy::cli

@@ -1,0 +1,97 @@
+// divvy: the command line. Parses, calls one verb, turns what it threw into an exit status.
+#include <cstdio>
+#include <cstring>
+#include <sstream>
+
+#include "src/cli/app.h"
+#include "src/cli/verbs.h"
+
+namespace divvy::cli {
+namespace {
+
+constexpr char kAbout[] =
+    "Shares of NVIDIA GPUs for programs that know nothing about it.\n\n"
+    "  divvy run --mem 4GiB -- python train.py     run a command in a share of 4 GiB\n"
+    "  divvy ps                                    who holds what\n"
+    "  divvy set NAME --mem 6GiB                   change it while it runs\n"
+    "  divvy run --sim h100 --mem 2GiB -- CMD      the same on a simulated GPU";
+
+constexpr char kFooter[] =
+    "Exit status: 0 done, 1 failed, 2 bad command line, 3 refused for lack of memory,\n"
+    "4 no such tenant, device, daemon or driver. `divvy run` gives CMD's own status.";
+
+// In a list of subcommands only the first line of each description.
+class Brief : public CLI::Formatter {
+ public:
+  std::string make_subcommand(const CLI::App* sub) const override {
+    const std::string text = sub->get_description();
+    std::stringstream line;
+    CLI::detail::format_help(line, sub->get_name(), text.substr(0, text.find('\n')),
+                             get_column_width());
+    return line.str();
+  }
+};
+
+// One line, whatever is wrong with the command line.
+int Complain(const CLI::App& app, const CLI::ParseError& error) {
+  const auto chosen = app.get_subcommands();
+  std::string verb = "divvy";
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    verb += " " + at->get_name();
+  }
+  std::string what = error.what();
+  for (char& c : what)
+    if (c == '\n') c = ' ';
+  std::fprintf(stderr, "divvy: %s (see '%s --help')\n", what.c_str(), verb.c_str());
+  return !chosen.empty() && chosen.front()->get_name() == "run" ? kRunFailed : kBadInput;
+}
+
+int Main(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--") != 0) continue;
+    CommandLine().assign(argv + i + 1, argv + argc);
+    argc = i;
+  }
+  CLI::App app{kAbout, "divvy"};
+  app.footer(kFooter);
+  app.formatter(std::make_shared<Brief>());
+  app.get_formatter()->column_width(28);
+  app.require_subcommand(1);
+  AddRun(app);
+  AddPs(app);
+  AddDevices(app);
+  AddSet(app);
+  // AddLoad(app);
+  // AddVerify(app);
+  [[maybe_unused]] CLI::App* simulate =
+      app.add_subcommand("simulate", "ask what a cluster or a device would do, without either");
+  simulate->require_subcommand(1);
+#ifdef DIVVY_SIMULATE_CLUSTER
+  AddSimulateCluster(*simulate);
+#endif
+#ifdef DIVVY_SIMULATE_DEVICE
+  AddSimulateDevice(*simulate);
+#endif
+  AddDaemon(app);
+  AddVersion(app);
+  try {
+    app.parse(argc, argv);
+    std::fflush(stdout);
+    return kOk;
+  } catch (const CLI::RuntimeError& end) {
+    return end.get_exit_code();
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return Complain(app, error);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "divvy: %s\n", error.what());
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace divvy::cli
+
+int main(int argc, char** argv) { return divvy::cli::Main(argc, argv); }

@@ -1,0 +1,108 @@
+// divvy ps: the tenants of every machine of this runtime directory, one line a share.
+#include <cstdio>
+#include <ctime>
+
+#include "src/cli/app.h"
+#include "src/cli/machines.h"
+#include "src/cli/table.h"
+#include "src/cli/verbs.h"
+
+namespace divvy::cli {
+namespace {
+
+using nlohmann::json;
+
+struct PsOptions {
+  Format format = Format::kText;
+  std::string sim;
+  bool processes = false;
+};
+
+std::string Joined(const json& words) {
+  std::string line;
+  for (const auto& word : words) line += (line.empty() ? "" : " ") + word.get<std::string>();
+  return line;
+}
+
+std::string StateOf(const json& tenant, const json& share) {
+  std::string state = tenant.value("state", "");
+  if (share.value("over", false)) state += ",over";
+  if (tenant.value("cooperative", false)) state += ",cooperative";
+  if (!tenant.value("findings", json::array()).empty()) state += ",findings";
+  return state;
+}
+
+// What of the used bytes is the driver's own: contexts and what it rounds up.
+int64_t DriverBytes(const json& share) {
+  const json kinds = share.value("kinds", json::object());
+  return kinds.value("context", int64_t{0}) + share.value("overhead_bytes", int64_t{0});
+}
+
+void AddRows(Table& table, const json& tenant, const PsOptions& options) {
+  const double age = static_cast<double>(std::time(nullptr)) - tenant.value("created", 0.0);
+  const json processes = tenant.value("processes", json::array());
+  bool first = true;
+  for (const json& share : tenant.value("shares", json::array())) {
+    const std::string machine = tenant.value("machine", "");
+    table.Add({first ? tenant.value("name", "") : "",
+               (machine == "real" ? "" : machine + ":") + std::to_string(share.value("index", 0)),
+               Amount(share.value("used_bytes", uint64_t{0})) + " / " +
+                   Amount(share.value("limit_bytes", uint64_t{0})),
+               SignedAmount(DriverBytes(share)), first ? std::to_string(processes.size()) : "",
+               tenant.value("class", ""), StateOf(tenant, share), first ? Age(age) : "",
+               first ? Shortened(Joined(tenant.value("command", json::array())), 48) : ""});
+    first = false;
+  }
+  if (!options.processes) return;
+  for (const json& p : processes) {
+    table.Add({"  pid " + std::to_string(p.value("pid", 0)), "",
+               Amount(p.value("charged_bytes", uint64_t{0})), "", "", "", "", "",
+               Shortened(p.value("command", ""), 48)});
+  }
+}
+
+void Ps(const PsOptions& options) {
+  json all = json::array();
+  for (const Machine& machine : Chosen(options.sim)) {
+    const auto answer = machine.api.Get("/v1/tenants");
+    if (!answer.ok()) continue;  // it ended in between
+    for (json tenant : answer->value("tenants", json::array())) {
+      tenant["machine"] = machine.Name();
+      all.push_back(std::move(tenant));
+    }
+  }
+  if (options.format == Format::kJson) {
+    std::printf("%s\n", json{{"tenants", all}}.dump(2).c_str());
+    return;
+  }
+  if (all.empty()) {
+    std::printf("no shares; `divvy run --mem 4GiB -- CMD` makes one\n");
+    return;
+  }
+  Table table(
+      {"NAME", "GPU", "USED / LIMIT", "DRIVER", "PROCESSES", "CLASS", "STATE", "AGE", "COMMAND"});
+  for (const json& tenant : all) AddRows(table, tenant, options);
+  std::fputs(table.ToString().c_str(), stdout);
+}
+
+}  // namespace
+
+void AddPs(CLI::App& app) {
+  auto options = std::make_shared<PsOptions>();
+  auto* verb = app.add_subcommand(
+      "ps",
+      "who holds what\n\n"
+      "One line for each share, over all machines of this user (simulated ones too). USED counts\n"
+      "what the tenant asked for and what the driver took for it; DRIVER is the latter alone.\n"
+      "STATE: cooperative = delivered by LD_PRELOAD, a program could evade it; over = holds more\n"
+      "than its limit since that was lowered; findings = the audit saw something (-o json "
+      "tells).\n\n"
+      "  divvy ps -p           with the processes of each tenant\n"
+      "  divvy ps -o json      everything there is to know");
+  AddFormat(*verb, options->format);
+  AddSim(*verb, options->sim)->description("only the tenants of this simulated machine");
+  verb->add_flag("-p,--processes", options->processes, "list each tenant's processes too");
+  verb->callback([options] { Ps(*options); });
+}
+
+}  // namespace divvy::cli

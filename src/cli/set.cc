@@ -1,0 +1,58 @@
+// divvy set: changes a tenant's share while it runs.
+#include <cstdio>
+
+#include "src/cli/app.h"
+#include "src/cli/machines.h"
+#include "src/cli/table.h"
+#include "src/cli/verbs.h"
+
+namespace divvy::cli {
+namespace {
+
+using nlohmann::json;
+
+struct SetOptions {
+  Format format = Format::kText;
+  std::string sim;
+  std::string name;
+  Bytes mem;
+};
+
+void Set(const SetOptions& options) {
+  if (options.mem.n == 0) Fail(Invalid("say what to change, e.g. `divvy set NAME --mem 6GiB`"));
+  const Machine machine = OrFail(FindTenant(options.name, options.sim));
+  const std::string path = "/v1/tenants/" + options.name;
+  OrFail(machine.api.Patch(path, {{"mem_bytes", options.mem.n}}));
+  const json tenant = OrFail(machine.api.Get(path));
+  if (options.format == Format::kJson) {
+    std::printf("%s\n", tenant.dump(2).c_str());
+    return;
+  }
+  for (const json& share : tenant.value("shares", json::array())) {
+    std::printf("%s: GPU %d limit %s, used %s%s\n", options.name.c_str(), share.value("index", 0),
+                Amount(share.value("limit_bytes", uint64_t{0})).c_str(),
+                Amount(share.value("used_bytes", uint64_t{0})).c_str(),
+                share.value("over", false)
+                    ? " (over: nothing is taken away, but nothing new is granted)"
+                    : "");
+  }
+}
+
+}  // namespace
+
+void AddSet(CLI::App& app) {
+  auto options = std::make_shared<SetOptions>();
+  auto* verb = app.add_subcommand(
+      "set",
+      "change a share while it runs\n\n"
+      "Takes effect at the tenant's next allocation. A limit below what the tenant holds takes\n"
+      "nothing away: it gets no more until it is below, and `divvy ps` shows it as over.\n\n"
+      "  divvy set web --mem 6GiB");
+  verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")->required();
+  AddSize(*verb, "--mem", options->mem, "the new limit on each of its devices");
+  AddFormat(*verb, options->format);
+  AddSim(*verb, options->sim)->description("the machine, when several have a tenant of that name");
+  verb->callback([options] { Set(*options); });
+}
+
+}  // namespace divvy::cli

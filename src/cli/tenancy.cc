@@ -1,0 +1,91 @@
+#include "src/cli/tenancy.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "src/base/paths.h"
+
+namespace divvy::cli {
+namespace {
+
+using nlohmann::json;
+
+json Body(const ShareRequest& request, bool cooperative) {
+  json body{{"mem_bytes", request.mem.n},
+            {"on_full", {{"mode", request.on_full_wait_ns > 0 ? "wait" : "fail"}}},
+            {"runner_pid", ::getpid()},
+            {"command", request.command},
+            {"cooperative", cooperative}};
+  if (request.on_full_wait_ns > 0)
+    body["on_full"]["wait_ms"] = std::max<int64_t>(1, request.on_full_wait_ns / 1'000'000);
+  if (!request.name.empty()) body["name"] = request.name;
+  if (request.gpus.empty()) body["gpu_count"] = request.gpu_count;
+  for (const std::string& gpu : request.gpus) {
+    const bool index = gpu.size() < 5 && std::all_of(gpu.begin(), gpu.end(),
+                                                     [](char c) { return c >= '0' && c <= '9'; });
+    body["gpus"].push_back(index ? json(std::stoi(gpu)) : json(gpu));
+  }
+  if (request.mem_max.n != 0) body["mem_max_bytes"] = request.mem_max.n;
+  if (request.overcommit) body["overcommit"] = true;
+  return body;
+}
+
+// A private daemon may end between our look and our request; then the next one is started.
+Result<json> Ask(const Machine& machine, const json& body) {
+  Result<json> answer = Unavailable("");
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    if (const Status up = EnsureDaemon(machine); !up.ok()) return up.error();
+    answer = machine.api.Post("/v1/tenants", body);
+    if (answer.ok() || answer.error().code != ErrorCode::kUnavailable) break;
+  }
+  return answer;
+}
+
+}  // namespace
+
+Status CheckName(const std::string& name) {
+  const bool fits = !name.empty() && name.size() < 64 && name[0] != '.' && name[0] != '-' &&
+                    std::all_of(name.begin(), name.end(), [](char c) {
+                      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                             (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+                    });
+  if (fits) return {};
+  return Invalid("'" + name +
+                 "' is no name for a tenant: letters, digits, '.', '-' and '_', at "
+                 "most 63, a letter or digit first");
+}
+
+Result<Tenancy> MakeTenant(const ShareRequest& request) {
+  if (const std::string own = OwnTenant(); !own.empty())
+    return Invalid("this process already runs in the share of tenant '" + own +
+                   "'; make shares from outside of it");
+  if (!request.name.empty())
+    if (const Status fits = CheckName(request.name); !fits.ok()) return fits.error();
+  Tenancy tenancy{MachineOf(request.sim), "", json::array(), {}};
+  Delivery& delivery = tenancy.delivery;
+  delivery.isolated = CanIsolate();
+  delivery.runtime_dir = paths::RuntimeDir();
+  if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
+  if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
+
+  const Result<json> answer = Ask(tenancy.machine, Body(request, !delivery.isolated));
+  if (!answer.ok()) return answer.error();
+  tenancy.name = answer->value("name", "");
+  tenancy.devices = answer->value("devices", json::array());
+  delivery.tenant_dir = answer->value("dir", "");
+  delivery.socket = answer->value("socket", "");
+  if (tenancy.name.empty() || delivery.tenant_dir.empty() || delivery.socket.empty())
+    return Internal("divvyd's answer lacks name, dir or socket; is it of another version?");
+  if (delivery.isolated) delivery.cgroup = MakeCgroup(tenancy.name);
+  return tenancy;
+}
+
+void DropTenant(const Tenancy& tenancy) {
+  // Best effort: the daemon does the same when this process ends.
+  const auto dropped = tenancy.machine.api.Delete("/v1/tenants/" + tenancy.name);
+  static_cast<void>(dropped.ok());
+  RemoveCgroup(tenancy.delivery.cgroup);
+}
+
+}  // namespace divvy::cli
