@@ -1,0 +1,152 @@
+// The table of simulated GPU models. See profile.h.
+#include "src/sim/wire/profile.h"
+
+#include <charconv>
+
+namespace divvy::sim {
+namespace {
+
+constexpr uint64_t kMiB = 1ull << 20;
+
+constexpr Profile kProfiles[] = {
+    {.key = "h100",
+     .name = "NVIDIA H100 80GB HBM3",
+     .nvml_total_bytes = 81559 * kMiB,
+     .reserved_bytes = 551 * kMiB,
+     .context_bytes = 498 * kMiB,
+     .extra_context_bytes = 316 * kMiB,
+     .module_bytes = 2 * kMiB,
+     .pool_step_bytes = 32 * kMiB,
+     .slice_ns = 1'000'000,
+     .switch_ns = 60'000,
+     .launch_ns = 1'000,
+     .copy_latency_ns = 4'000,
+     .h2d_gbps = 52.0,
+     .d2h_gbps = 52.0,
+     .dram_gbps = 2600.0,
+     .cc_major = 9,
+     .cc_minor = 0,
+     .sm_count = 132,
+     .threads_per_sm = 2048,
+     .clock_khz = 1'980'000,
+     .mem_clock_khz = 2'619'000,
+     .bus_width_bits = 5120,
+     .l2_bytes = 50 * kMiB,
+     .shared_per_sm_bytes = 233'472,
+     .shared_per_block_optin_bytes = 232'448,
+     .pci_device_id = 0x233010DE,
+     .pci_subsystem_id = 0x16C110DE,
+     .power_limit_mw = 700'000,
+     .nvlink = true},
+    {.key = "a100",
+     .name = "NVIDIA A100-PCIE-40GB",
+     .nvml_total_bytes = 40960 * kMiB,
+     .reserved_bytes = 576 * kMiB,
+     .context_bytes = 418 * kMiB,
+     .extra_context_bytes = 280 * kMiB,
+     .module_bytes = 2 * kMiB,
+     .pool_step_bytes = 32 * kMiB,
+     .slice_ns = 1'000'000,
+     .switch_ns = 80'000,
+     .launch_ns = 1'000,
+     .copy_latency_ns = 5'000,
+     .h2d_gbps = 24.0,
+     .d2h_gbps = 24.0,
+     .dram_gbps = 1200.0,
+     .cc_major = 8,
+     .cc_minor = 0,
+     .sm_count = 108,
+     .threads_per_sm = 2048,
+     .clock_khz = 1'410'000,
+     .mem_clock_khz = 1'215'000,
+     .bus_width_bits = 5120,
+     .l2_bytes = 40 * kMiB,
+     .shared_per_sm_bytes = 167'936,
+     .shared_per_block_optin_bytes = 166'912,
+     .pci_device_id = 0x20F110DE,
+     .pci_subsystem_id = 0x145F10DE,
+     .power_limit_mw = 250'000,
+     .nvlink = false},
+    {.key = "t4",
+     .name = "Tesla T4",
+     .nvml_total_bytes = 15360 * kMiB,
+     .reserved_bytes = 450 * kMiB,
+     .context_bytes = 104 * kMiB,
+     .extra_context_bytes = 74 * kMiB,
+     .module_bytes = 2 * kMiB,
+     .pool_step_bytes = 32 * kMiB,
+     .slice_ns = 1'000'000,
+     .switch_ns = 140'000,
+     .launch_ns = 1'500,
+     .copy_latency_ns = 6'000,
+     .h2d_gbps = 12.0,
+     .d2h_gbps = 12.0,
+     .dram_gbps = 250.0,
+     .cc_major = 7,
+     .cc_minor = 5,
+     .sm_count = 40,
+     .threads_per_sm = 1024,
+     .clock_khz = 1'590'000,
+     .mem_clock_khz = 5'001'000,
+     .bus_width_bits = 256,
+     .l2_bytes = 4 * kMiB,
+     .shared_per_sm_bytes = 65'536,
+     .shared_per_block_optin_bytes = 65'536,
+     .pci_device_id = 0x1EB810DE,
+     .pci_subsystem_id = 0x12A210DE,
+     .power_limit_mw = 70'000,
+     .nvlink = false},
+};
+
+// Reads a whole number from `text`; false when anything is left over or it is out of range.
+bool ReadNumber(std::string_view text, uint32_t low, uint32_t high, uint32_t* out) {
+  uint32_t n = 0;
+  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (ec != std::errc() || end != text.data() + text.size() || n < low || n > high) return false;
+  *out = n;
+  return true;
+}
+
+}  // namespace
+
+const Profile* FindProfile(std::string_view key) {
+  for (const Profile& p : kProfiles) {
+    if (key == p.key) return &p;
+  }
+  return nullptr;
+}
+
+std::string ProfileNames() {
+  std::string names;
+  for (const Profile& p : kProfiles) names += (names.empty() ? "" : ", ") + std::string(p.key);
+  return names;
+}
+
+Result<MachineSpec> ParseMachineSpec(std::string_view text) {
+  const std::string quoted = "'" + std::string(text) + "'";
+  MachineSpec spec;
+  std::string_view rest = text;
+  if (size_t at = rest.find('@'); at != rest.npos) {
+    std::string_view d = rest.substr(at + 1);
+    if (!d.empty() && d[0] == 'x') d.remove_prefix(1);
+    if (!ReadNumber(d, 1, 1000, &spec.dilation)) {
+      return Invalid("simulated machine " + quoted + ": dilation is @x1 to @x1000");
+    }
+    rest = rest.substr(0, at);
+  }
+  spec.profile = FindProfile(rest);
+  if (spec.profile == nullptr) {
+    size_t x = rest.rfind('x');
+    if (x != rest.npos) spec.profile = FindProfile(rest.substr(0, x));
+    if (spec.profile == nullptr) {
+      return Invalid("simulated machine " + quoted + ": known models are " + ProfileNames() +
+                     "; write NAME[xCOUNT][@xDILATION], as in h100x4@x10");
+    }
+    if (!ReadNumber(rest.substr(x + 1), 1, kMaxDevices, &spec.count)) {
+      return Invalid("simulated machine " + quoted + ": count is x1 to x16");
+    }
+  }
+  return spec;
+}
+
+}  // namespace divvy::sim
