@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   std::string profile = "h100", dir = "/run/divvy-sim", seed, nvml = "truth", linger = "2000";
   uint32_t lag_ms = 0, teardown_ms = 300;
   int starter = getppid(), ready_fd = -1;
-  bool daemonize = false;
+  bool daemonize = false, remove_dir = false;
 
   CLI::App app{"Divvy's simulated GPUs: the broker process that is the devices of one machine."};
   app.add_option("--profile", profile,
@@ -58,6 +58,7 @@ int main(int argc, char** argv) {
   app.add_option("--starter", starter, "stay while this process lives; 0: none (the parent)");
   app.add_option("--ready-fd", ready_fd, "write one byte here once clients can connect");
   app.add_flag("--daemonize", daemonize, "go to the background once clients can connect");
+  app.add_flag("--remove-dir", remove_dir, "remove the folder at the end, if it is empty then");
   CLI11_PARSE(app, argc, argv);
 
   auto spec = ParseMachineSpec(profile);
@@ -121,6 +122,8 @@ int main(int argc, char** argv) {
     for (int fd : {0, 1, 2}) dup2(null, fd);
     close(null);
   }
-  if (Status s = server.Run(stop_fd.get()); !s.ok()) return Fail(s.error().message);
-  return 0;
+  Status ran = server.Run(stop_fd.get());
+  unlink(SocketPath(dir).c_str());
+  if (remove_dir) rmdir(dir.c_str());
+  return ran.ok() ? 0 : Fail(ran.error().message);
 }

@@ -29,10 +29,6 @@ int OpenPidfd(pid_t pid) { return int(syscall(SYS_pidfd_open, pid, 0)); }
 Server::Server(const ServerOptions& o, Machine* machine, Timeline* timeline)
     : options_(o), machine_(machine), timeline_(timeline), shared_(machine->page()) {}
 
-Server::~Server() {
-  if (listen_.valid()) unlink(SocketPath(options_.dir).c_str());
-}
-
 void Server::Watch(int fd, uint64_t tag) {
   epoll_event e{};
   e.events = EPOLLIN;

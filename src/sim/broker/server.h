@@ -26,7 +26,6 @@ struct ServerOptions {
 class Server {
  public:
   Server(const ServerOptions& options, Machine* machine, Timeline* timeline);
-  ~Server();
 
   Status Listen();
   // Until the last client and the starter are gone for the linger time, or `stop_fd` is readable.

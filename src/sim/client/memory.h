@@ -1,0 +1,15 @@
+// Linear device memory as other files need it: module globals, arrays and managed memory are cut
+// from the same blocks as cuMemAlloc.
+#pragma once
+
+#include "src/sim/client/address_map.h"
+
+namespace divvy::sim {
+
+// Takes `bytes` > 0 for the context; small ones share blocks of kBlockBytes. Fills base, device,
+// context, offset and block_bytes of `r`. The caller inserts it into the address map, or not.
+CUresult TakeMemory(Context* c, uint64_t bytes, Range* r);
+// Gives back what TakeMemory took. The range is no longer in the address map.
+void GiveMemory(const Range& r);
+
+}  // namespace divvy::sim

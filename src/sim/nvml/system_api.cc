@@ -1,0 +1,118 @@
+// NVML: initialisation, versions, error texts, events (NVML API Reference, "Initialization and
+// Cleanup", "System Queries", "Error reporting", "Event Handling Methods").
+#include <string.h>
+#include <time.h>
+
+#include "src/abi/cuda.h"
+#include "src/sim/nvml/state.h"
+
+using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
+
+struct nvmlEventSet_st {
+  int unused;
+};
+
+extern "C" {
+
+nvmlReturn_t nvmlInit_v2(void) { return Nvml::Get().Init(); }
+nvmlReturn_t nvmlInit(void) { return Nvml::Get().Init(); }
+nvmlReturn_t nvmlInitWithFlags(unsigned int) { return Nvml::Get().Init(); }
+nvmlReturn_t nvmlShutdown(void) { return Nvml::Get().Shutdown(); }
+
+nvmlReturn_t nvmlSystemGetDriverVersion(char* version, unsigned int length) {
+  if (Nvml::Get().page() == nullptr) return NVML_ERROR_UNINITIALIZED;
+  return CopyText("580.95.05", version, length);  // a driver of CUDA 13.0
+}
+nvmlReturn_t nvmlSystemGetNVMLVersion(char* version, unsigned int length) {
+  return CopyText("13.580.95.05", version, length);
+}
+nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int* version) {
+  if (version == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+  *version = CUDA_VERSION;
+  return NVML_SUCCESS;
+}
+nvmlReturn_t nvmlSystemGetCudaDriverVersion(int* version) {
+  return nvmlSystemGetCudaDriverVersion_v2(version);
+}
+
+nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char* name, unsigned int length) {
+  MachinePage* page = Nvml::Get().page();
+  if (page == nullptr) return NVML_ERROR_UNINITIALIZED;
+  if (name == nullptr || length == 0) return NVML_ERROR_INVALID_ARGUMENT;
+  for (uint32_t i = 0; i < page->rows_high.load(std::memory_order_acquire); ++i) {
+    ClientRow& r = page->row[i];
+    if (r.state.load(std::memory_order_acquire) == kClientFree) continue;  // pairs with AddRow
+    if (unsigned(r.pid.load(std::memory_order_relaxed)) != pid) continue;
+    strncpy(name, r.process_name, length - 1);  // "the process name is truncated"
+    name[length - 1] = '\0';
+    return NVML_SUCCESS;
+  }
+  return NVML_ERROR_NOT_FOUND;
+}
+
+const char* nvmlErrorString(nvmlReturn_t result) {
+  switch (result) {
+    case NVML_SUCCESS:
+      return "Success";
+    case NVML_ERROR_UNINITIALIZED:
+      return "Uninitialized";
+    case NVML_ERROR_INVALID_ARGUMENT:
+      return "Invalid Argument";
+    case NVML_ERROR_NOT_SUPPORTED:
+      return "Not Supported";
+    case NVML_ERROR_NO_PERMISSION:
+      return "Insufficient Permissions";
+    case NVML_ERROR_NOT_FOUND:
+      return "Not Found";
+    case NVML_ERROR_INSUFFICIENT_SIZE:
+      return "Insufficient Size";
+    case NVML_ERROR_DRIVER_NOT_LOADED:
+      return "Driver Not Loaded";
+    case NVML_ERROR_TIMEOUT:
+      return "Timeout";
+    case NVML_ERROR_FUNCTION_NOT_FOUND:
+      return "Function Not Found";
+    case NVML_ERROR_OPERATING_SYSTEM:
+      return "Operating System Error";
+    case NVML_ERROR_ARGUMENT_VERSION_MISMATCH:
+      return "Argument version mismatch";
+    default:
+      return "Unknown Error";
+  }
+}
+
+// Events exist and never happen.
+nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t* set) {
+  if (Nvml::Get().page() == nullptr) return NVML_ERROR_UNINITIALIZED;
+  if (set == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+  *set = reinterpret_cast<nvmlEventSet_t>(new nvmlEventSet_st);
+  return NVML_SUCCESS;
+}
+nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set) {
+  delete reinterpret_cast<nvmlEventSet_st*>(set);
+  return NVML_SUCCESS;
+}
+nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
+  if (set == nullptr || data == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+  timespec t{time_t(ms / 1000), long(ms % 1000) * 1'000'000};
+  while (nanosleep(&t, &t) != 0) {
+  }
+  return NVML_ERROR_TIMEOUT;
+}
+nvmlReturn_t nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
+  return nvmlEventSetWait_v2(set, data, ms);
+}
+nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long, nvmlEventSet_t set) {
+  Gpu g;
+  if (nvmlReturn_t r = FindGpu(device, &g)) return r;
+  return set == nullptr ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;
+}
+nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long* types) {
+  Gpu g;
+  if (nvmlReturn_t r = FindGpu(device, &g)) return r;
+  if (types == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+  *types = 0;
+  return NVML_SUCCESS;
+}
+
+}  // extern "C"
