@@ -1,5 +1,5 @@
-// divvy-sim-broker: one process that is a simulated machine's GPUs. Started by `divvy run --sim`, by
-// the client library (DIVVY_SIM), by tests, or by hand.
+// divvy-sim-broker: one process that is a simulated machine's GPUs. Started by `divvy run --sim`,
+// by the client library (DIVVY_SIM), by tests, or by hand.
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

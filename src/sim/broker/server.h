@@ -1,6 +1,6 @@
 // Server: the broker's socket. Says hello to clients, hands out the machine page, channels and
-// arenas, sees clients end (pidfd, end of connection) and gives their memory back after the teardown
-// delay. One thread.
+// arenas, sees clients end (pidfd, end of connection) and gives their memory back after the
+// teardown delay. One thread.
 #pragma once
 
 #include <map>

@@ -1,5 +1,5 @@
-// Shared: memory that one client exported and others imported (IPC handles, VMM handles and pools by
-// file descriptor). Booked once, to its exporter while that holds it, then to the client that
+// Shared: memory that one client exported and others imported (IPC handles, VMM handles and pools
+// by file descriptor). Booked once, to its exporter while that holds it, then to the client that
 // imported it last; given back with the last one. Server thread only.
 #pragma once
 
@@ -15,9 +15,9 @@ namespace divvy::sim {
 struct Exported {
   uint32_t device;
   uint64_t offset, bytes;
-  uint32_t exporter;              // row whose arena holds the contents
+  uint32_t exporter;  // row whose arena holds the contents
   bool held_by_exporter = true;
-  uint32_t booked_to;             // row that pays
+  uint32_t booked_to;  // row that pays
   std::shared_ptr<UniqueFd> arena;
   std::vector<uint32_t> importers;  // rows, once per import
 };

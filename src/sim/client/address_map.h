@@ -21,7 +21,7 @@ enum class RangeKind : uint8_t {
   kReserved,  // cuMemAddressReserve
   kMapped,    // cuMemMap: lies inside a kReserved range
   kManaged,
-  kHost,      // cuMemHostAlloc
+  kHost,  // cuMemHostAlloc
   kRegistered,
   kImported,  // cuIpcOpenMemHandle
   kExternal,  // buffer of an imported external memory
@@ -36,7 +36,7 @@ struct Range {
   uint64_t block_bytes = 0;    // whole blocks taken for it; 0: part of shared blocks
   uint64_t export_id = 0;      // once it was exported, or that it was imported by
   unsigned flags = 0;
-  uint64_t id = 0;             // CU_POINTER_ATTRIBUTE_BUFFER_ID
+  uint64_t id = 0;  // CU_POINTER_ATTRIBUTE_BUFFER_ID
   Pool* pool = nullptr;
   MemHandle* physical = nullptr;  // kMapped
   bool writable = true, readable = true;

@@ -41,7 +41,8 @@ CUresult Enter(Context** context) {
   if (s.depth == 0 || s.at[s.depth - 1] == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   Context* c = s.at[s.depth - 1];
   if (c->destroyed.load(std::memory_order_relaxed)) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-  if (int e = c->sticky.load(std::memory_order_acquire)) return CUresult(e);  // pairs with the fault
+  if (int e = c->sticky.load(std::memory_order_acquire))
+    return CUresult(e);  // pairs with the fault
   *context = c;
   return CUDA_SUCCESS;
 }
@@ -363,7 +364,8 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* out, CUdevice dev) {
   Device* d = DeviceOf(dev, &why);
   if (d == nullptr) return why;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  static std::mutex& making = *new std::mutex;  // one maker; the device's lock is not held meanwhile
+  static std::mutex& making =
+      *new std::mutex;  // one maker; the device's lock is not held meanwhile
   std::lock_guard one(making);
   if (d->primary == nullptr) {
     Context* c;

@@ -27,8 +27,8 @@ struct Context {
   std::atomic<int> sticky{CUDA_SUCCESS};
   uint64_t limit[CU_LIMIT_MAX] = {};
 
-  std::mutex mu;                // guards what follows
-  Suballocator small;           // allocations under one block share blocks
+  std::mutex mu;                             // guards what follows
+  Suballocator small;                        // allocations under one block share blocks
   std::unordered_set<uint64_t> allocations;  // bases of ranges in the address map
 
   CUcontext handle() { return reinterpret_cast<CUcontext>(this); }

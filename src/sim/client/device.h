@@ -20,7 +20,7 @@ class Device {
  public:
   Device(Process* process, uint32_t index, CUdevice ordinal);
 
-  uint32_t index() const { return index_; }     // on the machine
+  uint32_t index() const { return index_; }      // on the machine
   CUdevice ordinal() const { return ordinal_; }  // in this process
   const Profile& profile() const { return process_->profile(); }
   const DeviceHead& head() const { return process_->page()->device[index_]; }

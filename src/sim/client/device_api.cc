@@ -117,21 +117,20 @@ CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
     bool known;
     return d->Attribute(a, &known);
   };
-  *prop = CUdevprop{
-      .maxThreadsPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK),
-      .maxThreadsDim = {get(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X),
-                        get(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y),
-                        get(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z)},
-      .maxGridSize = {get(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X),
-                      get(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y),
-                      get(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z)},
-      .sharedMemPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK),
-      .totalConstantMemory = get(CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY),
-      .SIMDWidth = get(CU_DEVICE_ATTRIBUTE_WARP_SIZE),
-      .memPitch = get(CU_DEVICE_ATTRIBUTE_MAX_PITCH),
-      .regsPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK),
-      .clockRate = get(CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
-      .textureAlign = get(CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT)};
+  *prop = CUdevprop{.maxThreadsPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK),
+                    .maxThreadsDim = {get(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X),
+                                      get(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y),
+                                      get(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z)},
+                    .maxGridSize = {get(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X),
+                                    get(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y),
+                                    get(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z)},
+                    .sharedMemPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK),
+                    .totalConstantMemory = get(CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY),
+                    .SIMDWidth = get(CU_DEVICE_ATTRIBUTE_WARP_SIZE),
+                    .memPitch = get(CU_DEVICE_ATTRIBUTE_MAX_PITCH),
+                    .regsPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK),
+                    .clockRate = get(CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+                    .textureAlign = get(CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT)};
   return CUDA_SUCCESS;
 }
 

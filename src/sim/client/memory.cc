@@ -1,6 +1,7 @@
 // Linear device memory: cuMemAlloc, cuMemAllocPitch, cuMemFree, cuMemGetInfo (CUDA Driver API,
-// "Memory Management"). Requests under 2 MiB share 2 MiB blocks with others of their context, larger
-// ones are rounded to whole blocks: what the real driver's free memory shows when one allocates.
+// "Memory Management"). Requests under 2 MiB share 2 MiB blocks with others of their context,
+// larger ones are rounded to whole blocks: what the real driver's free memory shows when one
+// allocates.
 #include "src/sim/client/memory.h"
 
 #include "src/sim/client/stream.h"

@@ -196,8 +196,7 @@ nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int* c
   return Answer<unsigned>(device, count,
                           [](const Gpu& g) { return g.profile->cc_major >= 8 ? 7u : 0u; });
 }
-nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int,
-                                                 nvmlDevice_t*) {
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int, nvmlDevice_t*) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return NVML_ERROR_NOT_FOUND;

@@ -115,10 +115,9 @@ nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErro
   return Answer<unsigned long long>(device, errors, [](const Gpu&) { return 0ull; });
 }
 nvmlReturn_t nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
-  return Answer<unsigned>(device, generation,
-                          [](const Gpu& g) { return g.profile->cc_major >= 9   ? 5u
-                                                    : g.profile->cc_major >= 8 ? 4u
-                                                                               : 3u; });
+  return Answer<unsigned>(device, generation, [](const Gpu& g) {
+    return g.profile->cc_major >= 9 ? 5u : g.profile->cc_major >= 8 ? 4u : 3u;
+  });
 }
 nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
   return nvmlDeviceGetCurrPcieLinkGeneration(device, generation);

@@ -1,6 +1,6 @@
-// NVML: memory, processes and utilisation, the figures that Divvy reconciles with and rewrites (NVML
-// API Reference, "Device Queries"). `used` of v1 includes the driver's own memory, of v2 it does
-// not (nvmlMemory_t, nvmlMemory_v2_t).
+// NVML: memory, processes and utilisation, the figures that Divvy reconciles with and rewrites
+// (NVML API Reference, "Device Queries"). `used` of v1 includes the driver's own memory, of v2 it
+// does not (nvmlMemory_t, nvmlMemory_v2_t).
 #include <algorithm>
 
 #include "src/sim/nvml/state.h"

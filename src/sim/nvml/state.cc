@@ -34,8 +34,8 @@ nvmlReturn_t Nvml::Init() {
       !Receive(sock->get(), &reply, sizeof reply, &fds).ok() || reply.error != 0) {
     return NVML_ERROR_DRIVER_NOT_LOADED;
   }
-  void* at = mmap(nullptr, sizeof(MachinePage), PROT_READ | PROT_WRITE,
-                  MAP_SHARED | MAP_NORESERVE, fds.fd[0].get(), 0);
+  void* at = mmap(nullptr, sizeof(MachinePage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                  fds.fd[0].get(), 0);
   if (at == MAP_FAILED) return NVML_ERROR_OPERATING_SYSTEM;
   page_ = static_cast<MachinePage*>(at);
   sock_ = std::move(sock).value();  // while it is open, the broker does not end

@@ -40,8 +40,8 @@ struct Gpu {
   unsigned index;
   DeviceHead* head;
   const Profile* profile;
-  std::string Uuid() const;       // "GPU-..."
-  std::string PciBusId() const;   // "00000000:04:00.0"
+  std::string Uuid() const;      // "GPU-..."
+  std::string PciBusId() const;  // "00000000:04:00.0"
 };
 nvmlReturn_t FindGpu(nvmlDevice_t device, Gpu* gpu);
 

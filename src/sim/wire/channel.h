@@ -16,15 +16,15 @@ inline constexpr uint32_t kOpSlots = 8192;
 inline constexpr uint64_t kNever = UINT64_MAX;
 
 enum class OpKind : uint8_t {
-  kCompute = 0,       // takes SM capacity for duration_ns
-  kCopyH2D = 1,       // takes a copy engine for duration_ns
+  kCompute = 0,  // takes SM capacity for duration_ns
+  kCopyH2D = 1,  // takes a copy engine for duration_ns
   kCopyD2H = 2,
-  kInstant = 3,       // event records, memory writes: ends when it is reached
-  kWaitOp = 4,        // ends when stream wait_stream has ended op wait_seq
-  kExternal = 5,      // ends when the client sets released_ns (host function, wait-value)
+  kInstant = 3,          // event records, memory writes: ends when it is reached
+  kWaitOp = 4,           // ends when stream wait_stream has ended op wait_seq
+  kExternal = 5,         // ends when the client sets released_ns (host function, wait-value)
   kExternalCompute = 6,  // the same, holding SM capacity and time slices meanwhile
-  kStreamEnd = 7,     // control: the stream goes away once drained
-  kAbort = 8,         // control: drop every op of streams [stream, wait_stream] not ended yet
+  kStreamEnd = 7,        // control: the stream goes away once drained
+  kAbort = 8,            // control: drop every op of streams [stream, wait_stream] not ended yet
 };
 
 enum OpState : uint32_t { kOpFree = 0, kOpSubmitted = 1, kOpCommitted = 2, kOpDropped = 3 };
@@ -33,11 +33,11 @@ struct alignas(128) OpSlot {
   // The client writes these before it publishes the slot.
   OpKind kind;
   uint8_t device;
-  uint16_t sm_permille;   // part of the device a kernel fills, 1..1000
-  int32_t priority;       // of the stream, lower is more urgent
-  uint32_t stream;        // client-wide stream number, > 0
+  uint16_t sm_permille;  // part of the device a kernel fills, 1..1000
+  int32_t priority;      // of the stream, lower is more urgent
+  uint32_t stream;       // client-wide stream number, > 0
   uint32_t wait_stream;
-  uint64_t seq;           // 1, 2, ... in its stream
+  uint64_t seq;  // 1, 2, ... in its stream
   uint64_t wait_seq;
   uint64_t duration_ns;
   uint64_t submit_ns;

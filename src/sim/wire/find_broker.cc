@@ -41,9 +41,9 @@ Result<std::string> StartPrivate(const std::string& profile) {
   }();
   if (mkdtemp(tmp.data()) == nullptr) return IoError(tmp, errno);
   std::string program = BrokerProgram(), starter = std::to_string(getpid());
-  const char* argv[] = {program.c_str(),   "--profile",   profile.c_str(),  "--dir",
-                        tmp.c_str(),       "--daemonize", "--starter",      starter.c_str(),
-                        "--seed",          profile.c_str(), "--remove-dir", nullptr};
+  const char* argv[] = {program.c_str(), "--profile",     profile.c_str(), "--dir",
+                        tmp.c_str(),     "--daemonize",   "--starter",     starter.c_str(),
+                        "--seed",        profile.c_str(), "--remove-dir",  nullptr};
   // The broker is no part of the program: nothing preloaded, no shim.
   std::string path = "PATH=/usr/bin:/bin";
   char* envp[] = {path.data(), nullptr};

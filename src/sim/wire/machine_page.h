@@ -1,5 +1,6 @@
 // The machine page: one memfd that the broker makes and every client of a simulated machine maps.
-//   MachinePage | ClientRow[kMaxClients] | History[kMaxClients][kMaxDevices] (touched with lag only)
+//   MachinePage | ClientRow[kMaxClients] | History[kMaxClients][kMaxDevices] (touched with lag
+//   only)
 // It holds what the devices are and the memory books. Clients book for themselves: a device's
 // robust lock is held, the client's own row is written first, the device's sum second, so that a
 // client killed in between is repaired from the rows by whoever locks next. The broker alone makes
@@ -30,9 +31,9 @@ enum ClientState : uint32_t {
 struct DeviceRow {
   std::atomic<uint64_t> used_bytes;  // contexts included, multiples of kBlockBytes
   std::atomic<uint64_t> context_bytes;
-  std::atomic<uint32_t> contexts;    // NVML lists the process while > 0
+  std::atomic<uint32_t> contexts;  // NVML lists the process while > 0
   uint32_t pad;
-  std::atomic<uint64_t> busy_ns;     // device time its work has taken; the timeline writes
+  std::atomic<uint64_t> busy_ns;  // device time its work has taken; the timeline writes
 };
 
 struct alignas(64) ClientRow {
@@ -54,7 +55,7 @@ struct History {
 };
 
 struct alignas(64) DeviceHead {
-  pthread_mutex_t lock;  // process-shared, robust
+  pthread_mutex_t lock;              // process-shared, robust
   std::atomic<uint64_t> used_bytes;  // sum over rows
   std::atomic<uint64_t> busy_ns;     // device time taken by anybody
   std::atomic<uint64_t> copy_busy_ns;
@@ -81,10 +82,10 @@ struct alignas(64) MachinePage {
   uint64_t nvml_lag_ns;
   uint64_t util_bucket_ns;
   char profile_key[32];
-  alignas(64) std::atomic<uint32_t> bell;     // futex: clients ring when they have submitted
-  std::atomic<uint32_t> timeline_asleep;      // 1 while the timeline waits on `bell`
+  alignas(64) std::atomic<uint32_t> bell;  // futex: clients ring when they have submitted
+  std::atomic<uint32_t> timeline_asleep;   // 1 while the timeline waits on `bell`
   alignas(64) std::atomic<uint64_t> dirty[kMaxClients / 64];  // clients with new submissions
-  std::atomic<uint32_t> rows_high;            // rows at or above were never used
+  std::atomic<uint32_t> rows_high;                            // rows at or above were never used
   DeviceHead device[kMaxDevices];
   ClientRow row[kMaxClients];
   History history[kMaxClients][kMaxDevices];

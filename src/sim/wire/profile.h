@@ -12,28 +12,28 @@
 namespace divvy::sim {
 
 struct Profile {
-  const char* key;            // as in the grammar
-  const char* name;           // as cuDeviceGetName and NVML print it
-  uint64_t nvml_total_bytes;  // what NVML calls total
-  uint64_t reserved_bytes;    // driver's own: total minus what cuDeviceTotalMem says
-  uint64_t context_bytes;     // taken by the first context of a process
+  const char* key;               // as in the grammar
+  const char* name;              // as cuDeviceGetName and NVML print it
+  uint64_t nvml_total_bytes;     // what NVML calls total
+  uint64_t reserved_bytes;       // driver's own: total minus what cuDeviceTotalMem says
+  uint64_t context_bytes;        // taken by the first context of a process
   uint64_t extra_context_bytes;  // each further context of the same process
-  uint64_t module_bytes;      // least cost of a loaded module
-  uint64_t pool_step_bytes;   // pools grow by multiples of this
-  uint64_t slice_ns;          // time slice of a process while another one wants the device
-  uint64_t switch_ns;         // cost of a switch between processes
-  uint64_t launch_ns;         // from submission to start on an idle device
-  uint64_t copy_latency_ns;   // fixed part of a host-device copy
-  double h2d_gbps;            // copy engines, GB/s
+  uint64_t module_bytes;         // least cost of a loaded module
+  uint64_t pool_step_bytes;      // pools grow by multiples of this
+  uint64_t slice_ns;             // time slice of a process while another one wants the device
+  uint64_t switch_ns;            // cost of a switch between processes
+  uint64_t launch_ns;            // from submission to start on an idle device
+  uint64_t copy_latency_ns;      // fixed part of a host-device copy
+  double h2d_gbps;               // copy engines, GB/s
   double d2h_gbps;
-  double dram_gbps;           // memsets, device-to-device copies
+  double dram_gbps;  // memsets, device-to-device copies
   int cc_major, cc_minor;
   int sm_count;
   int threads_per_sm;
   int clock_khz, mem_clock_khz, bus_width_bits;
   uint64_t l2_bytes;
   uint64_t shared_per_sm_bytes, shared_per_block_optin_bytes;
-  uint32_t pci_device_id;     // (device << 16) | vendor, as NVML's pciDeviceId
+  uint32_t pci_device_id;  // (device << 16) | vendor, as NVML's pciDeviceId
   uint32_t pci_subsystem_id;
   int power_limit_mw;
   bool nvlink;
