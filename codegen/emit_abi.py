@@ -64,13 +64,11 @@ def nvml_rows(functions):
     return text
 
 
-def versions(functions, aliases):
+def versions(functions):
     """The (name, version, variant) map of cuGetProcAddress, grouped by name, versions rising."""
     by_api = {}
     for f in functions:
         by_api.setdefault(f.api, []).append((f.version, f.variant, f.symbol))
-    for api, version, f in aliases:
-        by_api[api].append((version, f.variant, f.symbol))
     names = sorted(by_api)
     offsets, text_at, rows, starts = [], 0, [], []
     for name in names:
@@ -81,7 +79,7 @@ def versions(functions, aliases):
     starts.append(len(rows))
     slots = hash_slots(names)
     text = banner("What cuGetProcAddress knows: for each name its versions, rising, with the symbol of each.\n"
-                  "Read by src/abi/resolve.cc only.", source="api/cuda/driver.tsv and aliases.tsv")
+                  "Read by src/abi/resolve.cc only.")
     text += f'''#pragma once
 
 #include <cstdint>
@@ -118,7 +116,7 @@ def emit(tables):
             tables.cuda, "Driver", "src/abi/cuda.h",
             "The driver API's functions: an index for each, a table of typed pointers, their names.",
             "api/cuda/driver.tsv"),
-        at + "driver_versions.h": versions(tables.cuda, tables.aliases),
+        at + "driver_versions.h": versions(tables.cuda),
         at + "nvml_symbols.inc": nvml_rows(tables.nvml),
         at + "nvml_fns.h": fns_header(
             tables.nvml, "Nvml", "src/abi/nvml.h",

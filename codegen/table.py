@@ -202,18 +202,6 @@ def load_cuda(root):
     return functions
 
 
-def load_aliases(root, functions):
-    """Names that cuGetProcAddress answers, from a version on, with a function of another name."""
-    path = root / "api/cuda/aliases.tsv"
-    by_symbol = {f.symbol: f for f in functions}
-    aliases = []
-    for number, row in read_rows(path, ["api", "version", "symbol"]):
-        if row["symbol"] not in by_symbol:
-            raise TableError(f"{path}:{number}: {row['symbol']} is not in driver.tsv")
-        aliases.append((row["api"], int(row["version"]), by_symbol[row["symbol"]]))
-    return aliases
-
-
 def load_nvml(root):
     path = root / "api/nvml/nvml.tsv"
     functions, symbols = [], set()
@@ -243,12 +231,10 @@ def load_libc(root):
 @dataclasses.dataclass(frozen=True)
 class Tables:
     cuda: list
-    aliases: list
     nvml: list
     libc: list
 
 
 def load(root):
     root = pathlib.Path(root)
-    cuda = load_cuda(root)
-    return Tables(cuda, load_aliases(root, cuda), load_nvml(root), load_libc(root))
+    return Tables(load_cuda(root), load_nvml(root), load_libc(root))

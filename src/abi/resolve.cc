@@ -1,6 +1,8 @@
 // See resolve.h. The versions stand in generated/driver_versions.h.
 #include "src/abi/resolve.h"
 
+#include <algorithm>
+
 #include "src/abi/generated/driver_versions.h"
 
 namespace divvy::abi {
@@ -10,13 +12,15 @@ Resolution resolve_driver_function(const char* name, int version, std::uint64_t 
       find_name(name, kDriverApiSlots, kDriverApiSlotCount, kDriverApiText, kDriverApiAt);
   if (api < 0) return {std::nullopt, CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND};
   const bool per_thread = flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
-  std::optional<DriverSymbol> legacy, stream;
-  for (unsigned row = kDriverApiStart[api]; row < kDriverApiStart[api + 1]; ++row) {
-    if (kDriverVersions[row].version > version) break;
-    (kDriverVersions[row].per_thread ? stream : legacy) = kDriverVersions[row].symbol;
-  }
-  if (per_thread && stream) return {stream, CU_GET_PROC_ADDRESS_SUCCESS};
-  if (legacy) return {legacy, CU_GET_PROC_ADDRESS_SUCCESS};
+  const DriverVersion* const first = kDriverVersions + kDriverApiStart[api];
+  const DriverVersion* const last = kDriverVersions + kDriverApiStart[api + 1];
+  const bool has_variant =
+      std::any_of(first, last, [](const DriverVersion& row) { return row.per_thread; });
+  std::optional<DriverSymbol> found;
+  for (const DriverVersion* row = first;
+       row != last && row->version <= static_cast<unsigned>(version); ++row)
+    if (row->per_thread == (per_thread && has_variant)) found = row->symbol;
+  if (found) return {found, CU_GET_PROC_ADDRESS_SUCCESS};
   return {std::nullopt, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT};
 }
 

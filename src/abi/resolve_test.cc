@@ -29,25 +29,30 @@ TEST(Resolve, NewestVersionNotAboveTheOneAskedFor) {
   EXPECT_EQ(ask("cuGetProcAddress", 12000), "cuGetProcAddress_v2");
 }
 
-TEST(Resolve, PerThreadVariantOnlyWhereOneExistsAtThatVersion) {
+TEST(Resolve, PerThreadFlagNeverFallsBackWhereAVariantExists) {
   EXPECT_EQ(ask("cuLaunchKernel", 7000, kPerThread), "cuLaunchKernel_ptsz");
-  EXPECT_EQ(ask("cuLaunchKernel", 4000, kPerThread), "cuLaunchKernel");
+  EXPECT_EQ(ask("cuLaunchKernel", 4000, kPerThread), "too old");
   EXPECT_EQ(ask("cuLaunchKernel", 7000, kLegacy), "cuLaunchKernel");
+  EXPECT_EQ(ask("cuLaunchKernel", 7000, kLegacy | kPerThread), "cuLaunchKernel_ptsz");
   EXPECT_EQ(ask("cuMemcpy", 7000, kPerThread), "cuMemcpy_ptds");
   EXPECT_EQ(ask("cuMemAlloc", 13000, kPerThread), "cuMemAlloc_v2");
   EXPECT_EQ(ask("cuMemcpyBatchAsync", 12080, kPerThread), "cuMemcpyBatchAsync_ptsz");
   EXPECT_EQ(ask("cuMemcpyBatchAsync", 13000, kPerThread), "cuMemcpyBatchAsync_v2_ptsz");
 }
 
-TEST(Resolve, NameThatAnotherFunctionTookOver) {
+// The header of CUDA 12 turns cuGraphInstantiate into another function; the driver does not.
+TEST(Resolve, RenamesOfTheHeaderAreNotTheDriversOwn) {
   EXPECT_EQ(ask("cuGraphInstantiate", 10000), "cuGraphInstantiate");
   EXPECT_EQ(ask("cuGraphInstantiate", 11000), "cuGraphInstantiate_v2");
-  EXPECT_EQ(ask("cuGraphInstantiate", 12000), "cuGraphInstantiateWithFlags");
+  EXPECT_EQ(ask("cuGraphInstantiate", 12000), "cuGraphInstantiate_v2");
+  EXPECT_EQ(ask("cuGraphInstantiateWithFlags", 12000), "cuGraphInstantiateWithFlags");
 }
 
 TEST(Resolve, RefusalsSayWhy) {
   EXPECT_EQ(ask("cuMemAlloc_v2", 13000), "unknown");
   EXPECT_EQ(ask("", 0), "unknown");
+  EXPECT_EQ(ask("cuMemAlloc", 0), "too old");
+  EXPECT_EQ(ask("cuMemAlloc", -5), "cuMemAlloc_v2") << "the driver compares without sign";
   EXPECT_EQ(ask("cuMemAllocAsync", 11010), "too old");
 }
 
