@@ -2,7 +2,7 @@
 // own runtime asks for them by UUID and calls a few of their slots. Undocumented by NVIDIA. Facts
 // only, seen from the caller's side with cudart 11.8 and 13.0: identity, length, which slots are
 // called and what an answer must look like. The simulator answers by them; the shim passes the real
-// driver's tables on untouched, and what they allocate is found by measuring (docs/security.md).
+// driver's tables on untouched, and what they allocate is found by measuring.
 #pragma once
 
 #include <cstddef>

@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <cstdio>
+#include <string>
 
 #include "src/abi/cuda.h"
+#include "src/abi/export_tables.h"
 #include "src/abi/nvml.h"
 
 namespace {
@@ -167,6 +170,26 @@ TEST(Abi, VersionWordsAreSizeAndVersion) {
 TEST(Abi, ReservedStreamHandlesAreTheDriversOwn) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(CU_STREAM_LEGACY), 1u);
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(CU_STREAM_PER_THREAD), 2u);
+}
+
+std::string text(const CUuuid& id) {
+  std::string out;
+  for (int i = 0; i < 16; ++i) {
+    char hex[3];
+    std::snprintf(hex, sizeof hex, "%02x", static_cast<unsigned char>(id.bytes[i]));
+    if (i == 4 || i == 6 || i == 8 || i == 10) out += '-';
+    out += hex;
+  }
+  return out;
+}
+
+TEST(ExportTables, AreNamedByTheUuidsThatTheRuntimeAsksFor) {
+  EXPECT_EQ(text(divvy::abi::kCudartInterface.id), "6bd5fb6c-5bf4-e74a-8987-d93912fd9df9");
+  EXPECT_EQ(text(divvy::abi::kToolsRuntimeCallbackHooks.id),
+            "a094798c-2e74-2e74-93f2-0800200c0a66");
+  EXPECT_EQ(text(divvy::abi::kToolsTls.id), "42d85a81-23f6-cb47-8298-f6e78a3aecdc");
+  EXPECT_EQ(text(divvy::abi::kContextLocalStorage.id), "c693336e-1121-df11-a8c3-68f355d89593");
+  EXPECT_EQ(text(divvy::abi::kContextChecks.id), "263e8860-7cd2-6143-92f6-bbd5006dfa7e");
 }
 
 }  // namespace
