@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 
 namespace divvy::abi {
@@ -74,6 +76,33 @@ TEST(Resolve, EverySymbolIsTheAnswerToItsOwnVersion) {
   for (const Row& row : rows) {
     EXPECT_EQ(ask(row.api, row.version, row.per_thread ? kPerThread : kLegacy), row.symbol);
   }
+}
+
+// What NVIDIA's runtime 13.0 asks its driver for at start, recorded from it: name, version, flags.
+// Only the names of the graphics interoperability headers, which the table does not cover, are
+// unknown.
+TEST(Resolve, EveryQuestionOfTheRuntimeHasAnAnswer) {
+  const char* folder = std::getenv("DIVVY_DATA_DIR");
+  const std::string path =
+      std::string(folder ? folder : DIVVY_DEFAULT_DATA_DIR) + "/cudart13_lookups.txt";
+  std::ifstream file(path);
+  if (!file) GTEST_SKIP() << path << " is not here";
+  std::string line;
+  std::getline(file, line);  // the first question is the empty name
+  int asked = 0;
+  for (std::string name, rest; file >> name;) {
+    int version = 0;
+    std::uint64_t flags = 0;
+    file >> version >> flags;
+    std::getline(file, rest);
+    ++asked;
+    const bool graphics = name.find("GL") != std::string::npos ||
+                          name.find("Egl") != std::string::npos ||
+                          name.find("VDPAU") != std::string::npos;
+    EXPECT_EQ(ask(name.c_str(), version, flags) == "unknown", graphics) << name;
+    EXPECT_NE(ask(name.c_str(), version, flags), "too old") << name;
+  }
+  EXPECT_EQ(asked, 439);
 }
 
 TEST(Names, EveryNameIsFoundAtItsPlaceAndNoOther) {
