@@ -62,6 +62,7 @@ int Main(int argc, char** argv) {
   AddPs(app);
   AddDevices(app);
   AddSet(app);
+  AddLoad(app);
   [[maybe_unused]] CLI::App* simulate =
       app.add_subcommand("simulate", "ask what a cluster or a device would do, without either");
   simulate->require_subcommand(1);

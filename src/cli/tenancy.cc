@@ -11,12 +11,13 @@ namespace {
 
 using nlohmann::json;
 
-json Body(const ShareRequest& request, bool cooperative) {
+json Body(const ShareRequest& request, const Delivery& delivery) {
   json body{{"mem_bytes", request.mem.n},
             {"on_full", {{"mode", request.on_full_wait_ns > 0 ? "wait" : "fail"}}},
             {"runner_pid", ::getpid()},
             {"command", request.command},
-            {"cooperative", cooperative}};
+            {"cooperative", !delivery.isolated}};
+  if (!delivery.cgroup.path.empty()) body["cgroup"] = delivery.cgroup.path;
   if (request.on_full_wait_ns > 0)
     body["on_full"]["wait_ms"] = std::max<int64_t>(1, request.on_full_wait_ns / 1'000'000);
   if (!request.name.empty()) body["name"] = request.name;
@@ -69,15 +70,18 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
   if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
   if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
 
-  const Result<json> answer = Ask(tenancy.machine, Body(request, !delivery.isolated));
-  if (!answer.ok()) return answer.error();
+  if (delivery.isolated) delivery.cgroup = MakeCgroup();
+  const Result<json> answer = Ask(tenancy.machine, Body(request, delivery));
+  if (!answer.ok()) {
+    RemoveCgroup(delivery.cgroup);
+    return answer.error();
+  }
   tenancy.name = answer->value("name", "");
   tenancy.devices = answer->value("devices", json::array());
   delivery.tenant_dir = answer->value("dir", "");
   delivery.socket = answer->value("socket", "");
   if (tenancy.name.empty() || delivery.tenant_dir.empty() || delivery.socket.empty())
     return Internal("divvyd's answer lacks name, dir or socket; is it of another version?");
-  if (delivery.isolated) delivery.cgroup = MakeCgroup(tenancy.name);
   return tenancy;
 }
 

@@ -30,17 +30,19 @@ std::string OwnV2Path() {
 
 }  // namespace
 
-std::string MakeCgroup(const std::string& tenant) {
+Cgroup MakeCgroup() {
   const std::string mount = V2Mount(), own = OwnV2Path();
-  if (mount.empty() || own.empty()) return "";
-  const std::string path =
-      mount + (own == "/" ? "" : own) + "/divvy-" + tenant + "-" + std::to_string(::getpid());
-  if (::mkdir(path.c_str(), 0755) != 0) return "";
-  return path;
+  if (mount.empty() || own.empty()) return {};
+  Cgroup made;
+  made.path = (own == "/" ? "" : own) + "/divvy-run-" + std::to_string(::getpid());
+  made.folder = mount + made.path;
+  if (::mkdir(made.folder.c_str(), 0755) != 0) return {};
+  return made;
 }
 
-void RemoveCgroup(const std::string& path) {
-  if (!path.empty()) ::rmdir(path.c_str());  // fails while orphans of the command live on in it
+void RemoveCgroup(const Cgroup& cgroup) {
+  // Fails while orphans of the command live on in it.
+  if (!cgroup.folder.empty()) ::rmdir(cgroup.folder.c_str());
 }
 
 }  // namespace divvy::cli

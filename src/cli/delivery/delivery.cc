@@ -36,9 +36,9 @@ Status PrepareEnvironment(const Delivery& delivery) {
   return Prepend("LD_PRELOAD", paths::ShimLibrary());
 }
 
-void EnterCgroup(const std::string& path) {
-  if (path.empty()) return;
-  std::ofstream procs(path + "/cgroup.procs");
+void EnterCgroup(const Cgroup& cgroup) {
+  if (cgroup.folder.empty()) return;
+  std::ofstream procs(cgroup.folder + "/cgroup.procs");
   procs << ::getpid();  // not being let in is no reason not to run: ancestry still tells
 }
 

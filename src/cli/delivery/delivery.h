@@ -18,12 +18,17 @@
 
 namespace divvy::cli {
 
+// A cgroup of the v2 hierarchy: its folder, and its path as /proc/PID/cgroup has it. Both "": none.
+struct Cgroup {
+  std::string folder, path;
+};
+
 struct Delivery {
   std::string tenant_dir;   // tenants/NAME on the host
   std::string socket;       // the tenant's socket on the host
   std::string sim_dir;      // the simulated machine, "" = the real one
   std::string runtime_dir;  // of all daemons, to be hidden
-  std::string cgroup;       // "" = stay in the caller's
+  Cgroup cgroup;            // none: stay in the caller's
   bool isolated = false;    // by mount namespace; false: "cooperative", by LD_PRELOAD
 };
 
@@ -36,10 +41,10 @@ Status CheckInstalled(const Delivery& delivery);
 // In the child, before exec. Changes the environment, the mount namespace and the cgroup.
 Status Prepare(const Delivery& delivery);
 
-// A cgroup (v2 hierarchy) of its own below the caller's, so that the daemon can tell the tenant's
-// processes even when their parents are gone. "" when the machine does not allow it.
-std::string MakeCgroup(const std::string& tenant);
-void RemoveCgroup(const std::string& path);
+// A cgroup of its own below the caller's, so that the daemon can tell the tenant's processes even
+// when their parents are gone. None when the machine does not allow it.
+Cgroup MakeCgroup();
+void RemoveCgroup(const Cgroup& cgroup);
 
 // Every 64-bit copy of `soname` that a program could load by name or standard path, resolved, each
 // once, in the loader's order.

@@ -1,0 +1,200 @@
+// divvy load: an ordinary CUDA program that takes memory and launches timed work, to try a share.
+#include <time.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "src/cli/app.h"
+#include "src/cli/load/driver.h"
+#include "src/cli/load/ipc_helper.h"
+#include "src/cli/load/paths.h"
+#include "src/cli/load/probe.h"
+#include "src/cli/load/work.h"
+#include "src/cli/table.h"
+#include "src/cli/verbs.h"
+
+namespace divvy::cli {
+namespace {
+
+using nlohmann::json;
+
+struct LoadOptions {
+  Bytes alloc;
+  std::string path = "linear";
+  int64_t hold_ns = 0;
+  bool touch = false;
+  int device = 0;
+  WorkOptions work;
+  Format format = Format::kText;
+  bool export_ipc = false;
+  bool probe = false;
+  ProbeOptions probe_options;
+};
+
+volatile std::sig_atomic_t g_stop = 0;
+
+void StopOnSignals() {
+  struct sigaction act = {};
+  act.sa_handler = [](int) { g_stop = 1; };  // no SA_RESTART: sleeps end
+  ::sigaction(SIGINT, &act, nullptr);
+  ::sigaction(SIGTERM, &act, nullptr);
+}
+
+void Hold(int64_t ns) {
+  timespec end;
+  ::clock_gettime(CLOCK_MONOTONIC, &end);
+  const int64_t when = end.tv_sec * 1'000'000'000 + end.tv_nsec + ns;
+  end = {when / 1'000'000'000, when % 1'000'000'000};
+  while (g_stop == 0 && ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nullptr) != 0) {
+  }
+}
+
+Status TakeMemory(const LoadOptions& options, Driver driver, MemoryPath& path, json& out) {
+  const uint64_t multiple = path.Multiple().n;
+  const Bytes amount{(options.alloc.n + multiple - 1) / multiple * multiple};
+  if (const Status taken = path.Take(amount); !taken.ok()) return taken;
+  out["alloc"] = {{"path", options.path}, {"bytes", amount.n}};
+  if (options.touch && path.Last() != 0) {
+    DIVVY_CU(driver, cuMemsetD8_v2, path.Last(), 0xa5, amount.n);
+    DIVVY_CU(driver, cuCtxSynchronize);
+  }
+  return {};
+}
+
+void PrintText(const json& out) {
+  const json& memory = out["memory"];
+  std::printf("device      %s, %s, %s free\n", out.value("device", "").c_str(),
+              Amount(memory.value("total_bytes", uint64_t{0})).c_str(),
+              Amount(memory.value("free_bytes", uint64_t{0})).c_str());
+  if (out.contains("alloc"))
+    std::printf("allocated   %s (%s)\n", Amount(out["alloc"].value("bytes", uint64_t{0})).c_str(),
+                out["alloc"].value("path", "").c_str());
+  if (!out.contains("work")) return;
+  const json& work = out["work"];
+  const double elapsed = work.value("elapsed_s", 0.0), gpu = work.value("gpu_time_s", 0.0);
+  const auto operations = work.value("operations", uint64_t{0});
+  std::printf("operations  %llu in %.2f s (%.1f/s)\n", static_cast<unsigned long long>(operations),
+              elapsed, static_cast<double>(operations) / elapsed);
+  std::printf("GPU time    %.3f s (%.1f %% of the time)\n", gpu, 100 * gpu / elapsed);
+  if (const auto copied = work.value("copied_bytes", uint64_t{0}); copied > 0)
+    std::printf("copied      %s (%s/s)\n", Amount(copied).c_str(),
+                Amount(static_cast<uint64_t>(static_cast<double>(copied) / elapsed)).c_str());
+  const json& latency = work["latency_us"];
+  if (latency.is_null()) return;
+  const auto us = [&](const char* key) { return DurationText(latency.value(key, 0.0) * 1e3); };
+  std::printf("latency     p50 %s, p95 %s, p99 %s, max %s\n", us("p50").c_str(), us("p95").c_str(),
+              us("p99").c_str(), us("max").c_str());
+}
+
+void PrintProgress(const json& line) {
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+}
+
+Status DoLoad(const LoadOptions& options, json& out) {
+  const auto driver = Driver::Open(options.device);
+  if (!driver.ok()) return driver.error();
+  if (options.export_ipc) return ExportIpc(*driver);
+  if (options.probe) return Probe(*driver, options.path, options.probe_options);
+  const auto path = MakeMemoryPath(options.path, *driver);
+  if (!path.ok()) return path.error();
+  const auto name = driver->DeviceName();
+  if (!name.ok()) return name.error();
+  out["device"] = *name;
+  if (options.alloc.n != 0)
+    if (const Status s = TakeMemory(options, *driver, **path, out); !s.ok()) return s;
+  const auto memory = driver->MemoryInfo();
+  if (!memory.ok()) return memory.error();
+  out["memory"] = {{"total_bytes", memory->total.n}, {"free_bytes", memory->free.n}};
+  if (options.work.Any()) {
+    auto work = RunWork(*driver, options.work, &g_stop, PrintProgress);
+    if (!work.ok()) return work.error();
+    out["work"] = std::move(*work);
+  }
+  if (options.hold_ns > 0) {
+    if (options.format == Format::kText) PrintText(out);
+    std::fflush(stdout);
+    Hold(options.hold_ns);
+  }
+  return (*path)->ReleaseAll();
+}
+
+void Load(const LoadOptions& options) {
+  const bool service = options.export_ipc || options.probe;
+  if (!service && options.alloc.n == 0 && !options.work.Any())
+    Fail(
+        Invalid("say what to do, e.g. `divvy load --alloc 1GiB` or `divvy load --kernel 3ms "
+                "--for 10s`"));
+  const std::string& stream = options.work.stream;
+  if (stream != "null" && stream != "own" && stream != "ptsz")
+    Fail(Invalid("--stream: '" + stream + "' is not null, own or ptsz"));
+  if (!(options.work.rate >= 0 && options.work.rate <= 1e9))
+    Fail(Invalid("--rate: give requests per second, e.g. 200"));
+  if (!service) StopOnSignals();
+  json out = json::object();
+  const Status done = DoLoad(options, out);
+  if (!done.ok() && options.format == Format::kJson && !service) {
+    out["error"] = done.error().message;
+    std::printf("%s\n", out.dump(2).c_str());
+  }
+  if (!done.ok()) Fail(done.error());
+  if (service) return;
+  if (options.format == Format::kJson)
+    std::printf("%s\n", out.dump(2).c_str());
+  else if (options.hold_ns == 0)
+    PrintText(out);
+}
+
+std::string PathHelp() {
+  std::string text = "Memory paths (--path):\n";
+  for (const PathInfo& path : MemoryPaths())
+    text += "  " + std::string(path.name) + std::string(14 - std::string(path.name).size(), ' ') +
+            path.about + "\n";
+  return text +
+         "\nExit status: 0 done, 2 bad command line, 3 CUDA_ERROR_OUT_OF_MEMORY, 4 no driver or "
+         "device,\n1 anything else.";
+}
+
+}  // namespace
+
+void AddLoad(CLI::App& app) {
+  auto options = std::make_shared<LoadOptions>();
+  WorkOptions& work = options->work;
+  auto* verb = app.add_subcommand(
+      "load",
+      "take GPU memory and launch timed work, to try a share\n\n"
+      "An ordinary CUDA program: it knows nothing of shares and runs with or without one.\n\n"
+      "  divvy run --mem 2GiB -- divvy load --alloc 3GiB              is refused\n"
+      "  divvy load --alloc 1GiB --path pool --hold 10s\n"
+      "  divvy load --kernel 20us --sync-every 30 --think 100us --for 10s\n"
+      "  divvy load --graph 25ms --stream null --for 5s -o json\n"
+      "  divvy load --kernel 1ms --rate 200 --for 10s                 200 requests a second");
+  AddSize(*verb, "--alloc", options->alloc, "device memory to take and keep");
+  verb->add_option("--path", options->path, "how to take it (list below; default linear)")
+      ->type_name("PATH");
+  AddDuration(*verb, "--hold", options->hold_ns, "keep it this long before ending");
+  verb->add_flag("--touch", options->touch, "write all of it from the GPU");
+  verb->add_option("--device", options->device, "which of the devices that this process sees")
+      ->type_name("I");
+  AddDuration(*verb, "--kernel", work.kernel_ns, "launch kernels that take this long");
+  AddDuration(*verb, "--graph", work.graph_ns, "launch graphs of ten kernels, this long together");
+  AddSize(*verb, "--copy", work.copy, "copy this much from host to device in each operation");
+  AddDuration(*verb, "--for", work.for_ns, "go on this long (default: one request)");
+  verb->add_option("--stream", work.stream,
+                   "null, own (default) or ptsz: each thread's default stream")
+      ->type_name("STREAM");
+  verb->add_option("--sync-every", work.sync_every,
+                   "operations in a request, then wait for them (default 1; 0: never wait)")
+      ->type_name("N");
+  AddDuration(*verb, "--think", work.think_ns, "host time between requests");
+  verb->add_option("--rate", work.rate, "requests per second, by the clock")->type_name("R");
+  AddDuration(*verb, "--every", work.every_ns, "print a line of JSON this often while working");
+  AddFormat(*verb, options->format);
+  verb->add_flag("--export-ipc", options->export_ipc)->group("");
+  verb->add_flag("--probe", options->probe)->group("");
+  AddSize(*verb, "--probe-cap", options->probe_options.cap, "")->group("");
+  verb->footer(PathHelp());
+  verb->callback([options] { Load(*options); });
+}
+
+}  // namespace divvy::cli

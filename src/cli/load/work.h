@@ -1,0 +1,38 @@
+// Timed GPU work: a kernel, a graph or a copy, submitted in requests, with their latencies.
+// Used by `divvy load`. The spin kernel is PTX that watches the GPU's clock; the simulator times
+// any kernel called "spin" by its first parameter. One thread.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "src/base/bytes.h"
+#include "src/base/result.h"
+#include "src/cli/load/driver.h"
+
+namespace divvy::cli {
+
+struct WorkOptions {
+  int64_t kernel_ns = 0;       // a kernel this long in each operation; 0 = none
+  int64_t graph_ns = 0;        // a graph of ten kernels, this long together; 0 = none
+  Bytes copy;                  // host to device in each operation
+  int64_t for_ns = 0;          // how long to go on; 0 = one request
+  std::string stream = "own";  // null, own, ptsz
+  unsigned sync_every = 1;     // operations in a request, then wait for them; 0 = never wait
+  int64_t think_ns = 0;        // of the host, between requests
+  double rate = 0;             // requests per second, by the clock; 0 = as fast as they end
+  int64_t every_ns = 0;        // print a line this often; 0 = never
+
+  bool Any() const { return kernel_ns > 0 || graph_ns > 0 || copy.n > 0; }
+};
+
+// Runs until the time is over or *stop is set. `progress` gets a line of JSON every every_ns.
+// The result: operations, requests, elapsed_s, gpu_time_s (what was asked of the GPU),
+// copied_bytes, latency_us {mean, p50, p95, p99, max} of requests.
+Result<nlohmann::json> RunWork(Driver driver, const WorkOptions& options,
+                               const volatile std::sig_atomic_t* stop,
+                               void (*progress)(const nlohmann::json&));
+
+}  // namespace divvy::cli
