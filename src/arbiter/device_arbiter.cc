@@ -37,7 +37,7 @@ void DeviceArbiter::Join(TenantIndex t, const ComputeShare& share, Nanos now) {
   s.part = 1;
   s.vt = v_[s.batch()];
   s.tokens = Ns(k_.window_longest) * share.cap;
-  s.last_want = s.life = s.last_run = last_;
+  s.life = s.last_run = last_;
   active_.insert(std::lower_bound(active_.begin(), active_.end(), t), t);
   latency_seats_ += s.latency();
   Renormalize();
@@ -167,8 +167,10 @@ void DeviceArbiter::RefreshSeat(Seat& s, Nanos now) {
       s.vt = std::max(s.vt, v_[s.batch()] - Ns(k_.idle_credit) / s.part);
     }
     s.want = true;
-    s.last_want = now;
-  } else if (s.want && now - s.last_want >= k_.idle) {
+    s.empty_since = Nanos(-1);
+  } else if (s.want && s.empty_since.count() < 0) {
+    s.empty_since = now;  // perhaps only the moment between two operations
+  } else if (s.want && now - s.empty_since >= k_.idle) {
     s.want = s.woke = false;
     s.service = 0;
   }

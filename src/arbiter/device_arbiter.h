@@ -89,9 +89,9 @@ class DeviceArbiter {
     Progress seen;
     uint64_t issued_then = 0;  // at the last sign of life
     uint64_t waits_then = 0;
-    Nanos life{0};       // last sign of life while asking with an open gate
-    Nanos last_want{0};  // newest sample that wanted
-    Nanos last_run{0};   // newest time it ran or did not hold anybody back
+    Nanos life{0};          // last sign of life while asking with an open gate
+    Nanos empty_since{-1};  // first of the samples without work; -1: the newest has some
+    Nanos last_run{0};      // newest time it ran or did not hold anybody back
     Nanos distrust_until{-1};
     Nanos entangled_until{-1};
     uint32_t missed_drains = 0;

@@ -114,7 +114,7 @@ void DeviceArbiter::MovePhase(Nanos now, bool holder_works_elsewhere) {
   if (!h.allowed()) {
     EndWindow(now);
   } else if (!h.want) {
-    if (holder_works_elsewhere && now - h.last_want < k_.gang_hold) return;
+    if (holder_works_elsewhere && now - h.empty_since < k_.gang_hold) return;
     ended_ = holder_;
     h.missed_drains = 0;
     Pick();
@@ -178,7 +178,9 @@ void DeviceArbiter::SetGates() {
 
 Nanos DeviceArbiter::NextPoll() const {
   if (wanting_ > 1) {
-    return phase_ == Phase::kDrain || yielded_ ? k_.poll_edge : k_.poll;
+    const bool edge = phase_ == Phase::kDrain || yielded_ ||
+                      (holder_ != kNoTenant && seats_[holder_].empty_since.count() >= 0);
+    return edge ? k_.poll_edge : k_.poll;
   }
   for (TenantIndex t : active_) {
     const Seat& s = seats_[t];

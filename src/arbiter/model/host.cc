@@ -18,7 +18,7 @@ void World::Block(size_t index, Wait wait, DeviceIndex device, int64_t until) {
   t.wait_since = now_;
   Shim& shim = ShimOf(t.tenant, device);
   ++shim.blocked;
-  if (wait == Wait::kGate) {
+  if (wait == Wait::kGate || wait == Wait::kBound) {
     ++shim.waiters;
     ++shim.waits;
   }
@@ -173,7 +173,7 @@ void World::RunThread(size_t index) {
   if (t.wait != Wait::kNone) {
     Shim& shim = ShimOf(t.tenant, t.wait_device);
     --shim.blocked;
-    if (t.wait == Wait::kGate) --shim.waiters;
+    if (t.wait == Wait::kGate || t.wait == Wait::kBound) --shim.waiters;
     if (t.wait == Wait::kBound) {
       t.force = now_ - t.wait_since >= 2000000 && shim.in_flight() > 0 &&
                 now_ - t.wait_since >= 2000000 + int64_t(1.5 * shim.in_flight());
