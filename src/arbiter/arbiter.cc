@@ -33,6 +33,7 @@ Status Arbiter::Join(TenantIndex tenant, DeviceIndex device, const ComputeShare&
   if (Status s = Check(tenant, device, share); !s) return s;
   if (Known(tenant, device)) return Error{ErrorCode::kExists, "the tenant has a share already"};
   devices_[device].Join(tenant, share, now);
+  MarkGang(tenant);
   return {};
 }
 
@@ -44,7 +45,9 @@ Status Arbiter::SetShare(TenantIndex tenant, DeviceIndex device, const ComputeSh
 }
 
 void Arbiter::Leave(TenantIndex tenant, DeviceIndex device) {
-  if (Known(tenant, device)) devices_[device].Leave(tenant);
+  if (!Known(tenant, device)) return;
+  devices_[device].Leave(tenant);
+  MarkGang(tenant);
 }
 
 void Arbiter::Pause(TenantIndex tenant, DeviceIndex device, bool paused) {
@@ -63,24 +66,44 @@ void Arbiter::Observe(TenantIndex tenant, DeviceIndex device, const Progress& pr
   if (Known(tenant, device)) devices_[device].Observe(tenant, progress);
 }
 
-bool Arbiter::WorksElsewhere(TenantIndex tenant, DeviceIndex here) const {
+Elsewhere Arbiter::Look(TenantIndex tenant, DeviceIndex here) const {
+  Elsewhere out;
+  const uint64_t mine = devices_[here].SinceBase(tenant);
   for (size_t d = 0; d < devices_.size(); ++d) {
-    if (d != here && devices_[d].Busy(tenant)) return true;
+    const DeviceArbiter& other = devices_[d];
+    if (d == here || !other.Has(tenant)) continue;
+    out.busy |= other.Busy(tenant);
+    out.draining |= other.Draining(tenant);
+    out.ahead |= other.SinceBase(tenant) > mine;
   }
-  return false;
+  return out;
 }
 
 Nanos Arbiter::Tick(DeviceIndex device, Nanos now) {
   DeviceArbiter& dev = devices_[device];
   const TenantIndex holder = dev.holder();
-  const bool elsewhere = holder != kNoTenant && WorksElsewhere(holder, device);
-  const Nanos next = dev.Tick(now, elsewhere);
+  const Nanos next = dev.Tick(now, holder == kNoTenant ? Elsewhere{} : Look(holder, device));
+  const TenantIndex granted = dev.granted(), ended = dev.ended();
+  // A gang window: what begins here begins on the tenant's other devices, and ends there too.
   for (DeviceArbiter& other : devices_) {
     if (&other == &dev) continue;
-    if (dev.granted() != kNoTenant) other.Reserve(dev.granted());
-    if (dev.ended() != kNoTenant && dev.ended() != dev.holder()) other.EndWindowOf(dev.ended());
+    if (granted != kNoTenant && other.Has(granted) && other.holder() != granted) {
+      dev.SetBase(granted);
+      other.SetBase(granted);
+      other.Reserve(granted);
+    }
+    if (ended != kNoTenant && ended != dev.holder()) other.EndWindowOf(ended);
   }
   return next;
+}
+
+// A tenant on several devices is a gang.
+void Arbiter::MarkGang(TenantIndex tenant) {
+  unsigned count = 0;
+  for (const DeviceArbiter& d : devices_) count += d.Has(tenant);
+  for (DeviceArbiter& d : devices_) {
+    if (d.Has(tenant)) d.SetGang(tenant, count > 1);
+  }
 }
 
 std::span<const TenantIndex> Arbiter::Changed(DeviceIndex device) const {

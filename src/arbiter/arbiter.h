@@ -58,7 +58,8 @@ class Arbiter {
  private:
   Status Check(TenantIndex tenant, DeviceIndex device, const ComputeShare& share) const;
   bool Known(TenantIndex tenant, DeviceIndex device) const;
-  bool WorksElsewhere(TenantIndex tenant, DeviceIndex here) const;
+  Elsewhere Look(TenantIndex tenant, DeviceIndex here) const;
+  void MarkGang(TenantIndex tenant);
 
   Tunables tunables_;
   unsigned max_tenants_;

@@ -77,10 +77,6 @@ void DeviceArbiter::Debit(TenantIndex t, Nanos gpu_time) {
   if (gpu_time.count() > 0) Charge(seats_[t], Ns(gpu_time));
 }
 
-bool DeviceArbiter::Busy(TenantIndex t) const {
-  return seats_[t].present && seats_[t].outstanding();
-}
-
 void DeviceArbiter::Observe(TenantIndex t, const Progress& p) {
   Seat& s = seats_[t];
   const bool nonsense = p.garbage || p.done > p.issued || p.issued - p.done > kMaxBacklog ||
@@ -92,7 +88,8 @@ void DeviceArbiter::Observe(TenantIndex t, const Progress& p) {
     ++s.stats.faults;
     return;
   }
-  s.ran_in_pause = !s.rebase && p.paused && p.done != s.seen.done;
+  s.ran_in_pause =
+      !s.rebase && p.paused && p.issued != p.done && p.done != s.seen.done;
   s.seen = p;
   s.rebase = false;
 }
@@ -110,8 +107,11 @@ void DeviceArbiter::Charge(Seat& s, double ns) {
 void DeviceArbiter::Bill(Nanos now) {
   const double dt = Ns(now - last_);
   if (dt <= 0) return;
-  unsigned running = 0;
-  for (TenantIndex t : active_) running += seats_[t].running;
+  unsigned running = 0, able = 0;
+  for (TenantIndex t : active_) {
+    running += seats_[t].running;
+    able += seats_[t].want && seats_[t].gate.open();
+  }
   double each = 0;
   if (running > 0) {
     each = dt / running;
@@ -119,6 +119,7 @@ void DeviceArbiter::Bill(Nanos now) {
   }
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
+    if (able == 1 && running == (s.running ? 1u : 0u)) WatchDuty(s, dt);
     if (s.share.cap < 1) {
       s.tokens = std::min(s.tokens + s.share.cap * dt, 2 * Ns(k_.window_longest) * s.share.cap);
     }
@@ -127,6 +128,13 @@ void DeviceArbiter::Bill(Nanos now) {
     stats_.billed += Nanos(static_cast<int64_t>(each));
     if (t == holder_) ran_ += each;
   }
+}
+
+// How much of the time a tenant keeps the device busy when nobody else does and its gate is open.
+void DeviceArbiter::WatchDuty(Seat& s, double dt) {
+  if (!s.want || !s.gate.open() || last_ - s.opened < k_.duty_settle) return;
+  s.duty += ((s.running ? 1 : 0) - s.duty) * std::min(1.0, dt / Ns(k_.duty_memory));
+  s.thin = s.duty < (s.thin ? k_.thick_duty : k_.thin_duty);
 }
 
 // Asking with an open gate and not submitting for long (a stopped process, a stale or forged waiter
@@ -198,18 +206,29 @@ void DeviceArbiter::Refresh(Nanos now) {
 void DeviceArbiter::FindLights(Nanos now) {
   light_wants_ = latency_wants_ = false;
   wanting_heavy_ = 0;
+  bool prompt = false;
   const double window = Ns(k_.window_longest);
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
     s.light = !s.batch() && s.allowed() && now >= s.distrust_until &&
               s.vt <= v_[0] + window / s.part &&
-              (s.latency() || s.service < Ns(k_.light_service) || now < s.entangled_until);
+              (s.latency() || s.service < Ns(k_.light_service) || now < s.entangled_until || s.thin);
     wanting_heavy_ += s.want && !s.light && !s.batch();
-    if (!s.light || !s.want || t == holder_) continue;
-    light_wants_ = true;
-    latency_wants_ |= s.latency();
+    s.pressing = s.light && s.want && t != holder_ && now >= s.entangled_until;
+    if (!s.pressing) continue;
+    if (s.latency() || s.service < Ns(k_.light_service)) {
+      prompt = true;
+      latency_wants_ |= s.latency();
+    } else {
+      // A thin tenant's queue is its buffer: it shares by the hardware's slices. Only one that is
+      // behind and waits for its queue is held up by the holder.
+      const double ahead = holder_ == kNoTenant ? s.vt : seats_[holder_].vt;
+      if (s.seen.waiters == 0) s.vt = std::max(s.vt, ahead - window / s.part);
+      s.pressing = s.seen.waiters > 0 && s.vt + window / 2 / s.part < ahead;
+    }
+    light_wants_ |= s.pressing;
   }
-  if (light_wants_ && wanting_ > 1) light_wanted_ = now;
+  if (prompt && wanting_ > 1) light_wanted_ = now;
 }
 
 // Decides who is billed until the next tick.
@@ -225,7 +244,7 @@ void DeviceArbiter::FindRunning(Nanos now) {
     }
     any |= s.running;
     // Holding others back without running is free only for a moment.
-    const bool blocks = s.want && s.gate.open() && (t == holder_ || (yielded_ && s.light));
+    const bool blocks = s.want && s.gate.open() && (t == holder_ || (yielded_ && s.pressing));
     if (s.running || !blocks || wanting_ < 2) s.last_run = now;
   }
   if (any) return;
@@ -235,7 +254,7 @@ void DeviceArbiter::FindRunning(Nanos now) {
   }
 }
 
-Nanos DeviceArbiter::Tick(Nanos now, bool holder_works_elsewhere) {
+Nanos DeviceArbiter::Tick(Nanos now, const Elsewhere& elsewhere) {
   now = std::max(now, last_);
   ++stats_.ticks;
   granted_ = ended_ = kNoTenant;
@@ -244,7 +263,7 @@ Nanos DeviceArbiter::Tick(Nanos now, bool holder_works_elsewhere) {
   last_ = now;
   Refresh(now);
   FindLights(now);
-  MovePhase(now, holder_works_elsewhere);
+  MovePhase(now, elsewhere);
   SetGates();
   FindRunning(now);
   return NextPoll();
@@ -258,6 +277,7 @@ SeatStats DeviceArbiter::StatsOf(TenantIndex t) const {
   out.entangled = last_ < s.entangled_until;
   out.stalled = s.stalled;
   out.light = s.light;
+  out.duty = s.duty;
   return out;
 }
 

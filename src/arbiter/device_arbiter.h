@@ -23,6 +23,7 @@ struct SeatStats {
   bool entangled = false;
   bool stalled = false;
   bool light = false;
+  double duty = 1;  // part of the time it had the device alone and ran
 };
 
 struct DeviceStats {
@@ -31,6 +32,13 @@ struct DeviceStats {
   uint64_t yields = 0;
   uint64_t overruns = 0;
   Nanos billed{0};
+};
+
+// What the holder of one device does on its other devices.
+struct Elsewhere {
+  bool busy = false;      // it has work outstanding
+  bool draining = false;  // ... in a window that has ended there
+  bool ahead = false;     // it has submitted more there than here since its gang window began
 };
 
 class DeviceArbiter {
@@ -46,8 +54,7 @@ class DeviceArbiter {
   void Debit(TenantIndex t, Nanos gpu_time);
   void Observe(TenantIndex t, const Progress& progress);
 
-  // `holder_works_elsewhere`: the holder is busy on another of its devices.
-  Nanos Tick(Nanos now, bool holder_works_elsewhere);
+  Nanos Tick(Nanos now, const Elsewhere& elsewhere);
 
   TenantIndex holder() const { return holder_; }
   // The tenant that was granted the window (or lost it) in the last tick; kNoTenant: no change.
@@ -57,7 +64,14 @@ class DeviceArbiter {
   void Reserve(TenantIndex t);
   // Gang windows: `t`'s window here ends if somebody else is waiting.
   void EndWindowOf(TenantIndex t);
-  bool Busy(TenantIndex t) const;  // t has work outstanding here
+  // Has work outstanding here; ... in a window that has ended; submissions since SetBase().
+  bool Busy(TenantIndex t) const { return seats_[t].present && seats_[t].outstanding(); }
+  bool Draining(TenantIndex t) const {
+    return holder_ == t && phase_ == Phase::kDrain && Busy(t);
+  }
+  uint64_t SinceBase(TenantIndex t) const { return seats_[t].seen.issued - seats_[t].base; }
+  void SetBase(TenantIndex t) { seats_[t].base = seats_[t].seen.issued; }
+  void SetGang(TenantIndex t, bool gang) { seats_[t].gang = gang; }
 
   bool contended() const { return wanting_ > 1; }
   Gate GateOf(TenantIndex t) const { return seats_[t].gate; }
@@ -73,7 +87,10 @@ class DeviceArbiter {
     bool want = false;
     bool raw_want = false;
     bool woke = false;
-    bool light = false;
+    bool light = false;     // its gate stays open whoever holds the window
+    bool pressing = false;  // ... and the holder yields to it
+    bool thin = false;      // keeps a device busy only in part even when it has it alone
+    bool gang = false;      // has other devices too
     bool running = false;  // billed until the next sample
     bool stalled = false;
     bool rebase = true;
@@ -87,6 +104,9 @@ class DeviceArbiter {
     double used = 0;     // billed ns, ever
     double tokens = 0;   // of the cap, ns
     Progress seen;
+    double duty = 1;      // running average: part of the time it had the device alone and ran
+    Nanos opened{0};      // its gate's last change from shut to open
+    uint64_t base = 0;    // `issued` when its gang window began
     uint64_t issued_then = 0;  // at the last sign of life
     uint64_t waits_then = 0;
     Nanos life{0};          // last sign of life while asking with an open gate
@@ -95,6 +115,7 @@ class DeviceArbiter {
     Nanos distrust_until{-1};
     Nanos entangled_until{-1};
     uint32_t missed_drains = 0;
+    Nanos entangle_for{0};  // length of the last entanglement
     Gate gate;
     SeatStats stats;
 
@@ -114,7 +135,8 @@ class DeviceArbiter {
   void FindLights(Nanos now);
   void FindRunning(Nanos now);
   void WatchLife(Seat& s, Nanos now);
-  void MovePhase(Nanos now, bool holder_works_elsewhere);
+  void MovePhase(Nanos now, const Elsewhere& elsewhere);
+  void WatchDuty(Seat& s, double dt);
   bool Candidate(const Seat& s) const;
   bool WindowOver(const Seat& h) const;
   bool IsLeast(const Seat& h) const;
@@ -149,6 +171,7 @@ class DeviceArbiter {
   TenantIndex granted_ = kNoTenant;
   TenantIndex ended_ = kNoTenant;
   bool end_asked_ = false;
+  bool catching_up_ = false;  // draining, but its other devices wait for what it has yet to submit
   bool yielded_ = false;
   double ran_ = 0;  // billed ns of the holder since its gate last opened
   DeviceStats stats_;

@@ -23,16 +23,21 @@ bool DeviceArbiter::WindowOver(const Seat& h) const {
   if (h.batch() && wanting_standard_ > 0) return true;
   if (h.light && wanting_heavy_ > 0) return true;
   if (end_asked_) return true;
-  if (reserved_ != kNoTenant && reserved_ != holder_ && Candidate(seats_[reserved_])) return true;
+  if (reserved_ != kNoTenant && reserved_ != holder_ && Candidate(seats_[reserved_]) &&
+      (!h.gang || h.window >= Ns(k_.wake_shortest))) {
+    return true;
+  }
   const double turn = std::clamp(Ns(k_.period) * h.part / wanting_parts_, Ns(k_.window_shortest),
                                  Ns(k_.window_longest));
   if (h.window >= turn) {
     return !IsLeast(h);
   }
-  if (h.window < Ns(k_.wake_shortest)) return false;
+  // A woken tenant that is behind need not wait that long; least of all while the holder yields.
+  if (!yielded_ && h.window < Ns(k_.wake_shortest)) return false;
+  const double margin = yielded_ ? 0 : Ns(k_.window_longest) / 4;
   for (TenantIndex t : active_) {
     const Seat& s = seats_[t];
-    if (s.woke && Candidate(s) && s.vt + Ns(k_.window_longest) / 4 / s.part < h.vt) return true;
+    if (s.woke && Candidate(s) && s.vt + margin / s.part < h.vt) return true;
   }
   return false;
 }
@@ -42,7 +47,7 @@ void DeviceArbiter::EndWindow(Nanos now) {
   ended_ = holder_;
   end_asked_ = false;
   yielded_ = false;
-  if (h.light || !h.outstanding() || h.seen.paused) {
+  if (h.light || ((!h.outstanding() || h.seen.paused) && !h.gang)) {
     h.missed_drains = 0;
     Pick();
     return;
@@ -64,7 +69,7 @@ void DeviceArbiter::Pick() {
   }
   reserved_ = kNoTenant;
   end_asked_ = false;
-  yielded_ = false;
+  yielded_ = catching_up_ = false;
   ran_ = 0;
   if (next != kNoTenant) {
     Seat& s = seats_[next];
@@ -87,12 +92,17 @@ void DeviceArbiter::GiveUpDrain(Nanos now) {
   ++h.stats.overruns;
   ++stats_.overruns;
   Pick();
-  if (h.missed_drains >= 2 && holder_ != kNoTenant && holder_ != late) {
-    h.entangled_until = seats_[holder_].entangled_until = now + k_.entangled;
+  if (holder_ == kNoTenant || holder_ == late) return;
+  const bool again = h.entangle_for.count() > 0 && now - h.entangled_until < k_.entangled;
+  if (h.missed_drains < 2 && !again) return;
+  const Nanos length = again ? std::min(2 * h.entangle_for, k_.entangled_longest) : k_.entangled;
+  for (Seat* s : {&h, &seats_[holder_]}) {
+    s->entangle_for = length;
+    s->entangled_until = now + length;
   }
 }
 
-void DeviceArbiter::MovePhase(Nanos now, bool holder_works_elsewhere) {
+void DeviceArbiter::MovePhase(Nanos now, const Elsewhere& elsewhere) {
   if (holder_ == kNoTenant) {
     if (wanting_ > 0) Pick();
     return;
@@ -101,20 +111,23 @@ void DeviceArbiter::MovePhase(Nanos now, bool holder_works_elsewhere) {
   const bool others_want = wanting_ > (h.want ? 1u : 0u);
   if (phase_ == Phase::kDrain) {
     const Nanos limit = now < h.distrust_until ? k_.stall : k_.grace;
-    if (!h.outstanding() || h.seen.paused) {
+    // Ranks of one program must stop at the same place, or one waits for the other's collective.
+    catching_up_ = elsewhere.draining && elsewhere.ahead;
+    if ((!h.outstanding() || h.seen.paused) && !elsewhere.draining) {
       h.missed_drains = 0;
       Pick();
     } else if (now - drain_since_ >= limit) {
       GiveUpDrain(now);
     } else if (!others_want) {
       phase_ = Phase::kRun;
+      catching_up_ = false;
     }
     return;
   }
   if (!h.allowed()) {
     EndWindow(now);
   } else if (!h.want) {
-    if (holder_works_elsewhere && now - h.empty_since < k_.gang_hold) return;
+    if (elsewhere.busy && now - h.empty_since < k_.gang_hold) return;
     ended_ = holder_;
     h.missed_drains = 0;
     Pick();
@@ -162,6 +175,7 @@ GateMode DeviceArbiter::OpenMode(const Seat& s) const {
 void DeviceArbiter::SetGate(TenantIndex t, GateMode mode) {
   Seat& s = seats_[t];
   if (s.gate.mode == mode) return;
+  if (!s.gate.open()) s.opened = last_;
   s.gate.mode = mode;
   ++s.gate.sequence;
   changed_.push_back(t);
@@ -170,17 +184,17 @@ void DeviceArbiter::SetGate(TenantIndex t, GateMode mode) {
 void DeviceArbiter::SetGates() {
   for (TenantIndex t : active_) {
     const Seat& s = seats_[t];
-    const bool holds = t == holder_ && phase_ == Phase::kRun && !yielded_;
+    const bool holds = t == holder_ && (phase_ == Phase::kRun ? !yielded_ : catching_up_);
     const bool open = s.allowed() && (wanting_ == 0 || s.light || holds);
-    SetGate(t, open ? OpenMode(s) : GateMode::kShut);
+    const bool one = open && t == holder_ && catching_up_;
+    SetGate(t, !open ? GateMode::kShut : one ? GateMode::kLightBound : OpenMode(s));
   }
 }
 
 Nanos DeviceArbiter::NextPoll() const {
   if (wanting_ > 1) {
-    const bool edge = phase_ == Phase::kDrain || yielded_ ||
-                      (holder_ != kNoTenant && seats_[holder_].empty_since.count() >= 0);
-    return edge ? k_.poll_edge : k_.poll;
+    // Never finer because somebody runs or idles: what is billed between two samples would lean.
+    return phase_ == Phase::kDrain || yielded_ ? k_.poll_edge : k_.poll;
   }
   for (TenantIndex t : active_) {
     const Seat& s = seats_[t];
