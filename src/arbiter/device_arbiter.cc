@@ -88,8 +88,7 @@ void DeviceArbiter::Observe(TenantIndex t, const Progress& p) {
     ++s.stats.faults;
     return;
   }
-  s.ran_in_pause =
-      !s.rebase && p.paused && p.issued != p.done && p.done != s.seen.done;
+  s.ran_in_pause = !s.rebase && p.paused && p.issued != p.done && p.done != s.seen.done;
   s.seen = p;
   s.rebase = false;
 }
@@ -108,10 +107,17 @@ void DeviceArbiter::Bill(Nanos now) {
   const double dt = Ns(now - last_);
   if (dt <= 0) return;
   unsigned running = 0, able = 0;
+  TenantIndex sole = kNoTenant;
   for (TenantIndex t : active_) {
-    running += seats_[t].running;
-    able += seats_[t].want && seats_[t].gate.open();
+    const Seat& s = seats_[t];
+    running += s.running;
+    if (!s.want || !s.gate.open()) continue;
+    ++able;
+    sole = t;
   }
+  if (able != 1 || running > (seats_[sole].running ? 1u : 0u)) sole = kNoTenant;
+  if (sole != sole_) sole_since_ = last_;
+  sole_ = sole;
   double each = 0;
   if (running > 0) {
     each = dt / running;
@@ -119,7 +125,7 @@ void DeviceArbiter::Bill(Nanos now) {
   }
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
-    if (able == 1 && running == (s.running ? 1u : 0u)) WatchDuty(s, dt);
+    if (t == sole_ && last_ - sole_since_ >= k_.duty_settle) WatchDuty(s, dt);
     if (s.share.cap < 1) {
       s.tokens = std::min(s.tokens + s.share.cap * dt, 2 * Ns(k_.window_longest) * s.share.cap);
     }
@@ -131,9 +137,10 @@ void DeviceArbiter::Bill(Nanos now) {
 }
 
 // How much of the time a tenant keeps the device busy when nobody else does and its gate is open.
+// One that waits for its own bound is limited by the device, not by its host.
 void DeviceArbiter::WatchDuty(Seat& s, double dt) {
-  if (!s.want || !s.gate.open() || last_ - s.opened < k_.duty_settle) return;
-  s.duty += ((s.running ? 1 : 0) - s.duty) * std::min(1.0, dt / Ns(k_.duty_memory));
+  const bool busy = s.running || s.seen.waiters > 0;
+  s.duty += ((busy ? 1 : 0) - s.duty) * std::min(1.0, dt / Ns(k_.duty_memory));
   s.thin = s.duty < (s.thin ? k_.thick_duty : k_.thin_duty);
 }
 
@@ -210,9 +217,9 @@ void DeviceArbiter::FindLights(Nanos now) {
   const double window = Ns(k_.window_longest);
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
-    s.light = !s.batch() && s.allowed() && now >= s.distrust_until &&
-              s.vt <= v_[0] + window / s.part &&
-              (s.latency() || s.service < Ns(k_.light_service) || now < s.entangled_until || s.thin);
+    s.light =
+        !s.batch() && s.allowed() && now >= s.distrust_until && s.vt <= v_[0] + window / s.part &&
+        (s.latency() || s.service < Ns(k_.light_service) || now < s.entangled_until || s.thin);
     wanting_heavy_ += s.want && !s.light && !s.batch();
     s.pressing = s.light && s.want && t != holder_ && now >= s.entangled_until;
     if (!s.pressing) continue;
@@ -278,6 +285,7 @@ SeatStats DeviceArbiter::StatsOf(TenantIndex t) const {
   out.stalled = s.stalled;
   out.light = s.light;
   out.duty = s.duty;
+  out.thin = s.thin;
   return out;
 }
 

@@ -24,6 +24,7 @@ struct SeatStats {
   bool stalled = false;
   bool light = false;
   double duty = 1;  // part of the time it had the device alone and ran
+  bool thin = false;
 };
 
 struct DeviceStats {
@@ -66,9 +67,7 @@ class DeviceArbiter {
   void EndWindowOf(TenantIndex t);
   // Has work outstanding here; ... in a window that has ended; submissions since SetBase().
   bool Busy(TenantIndex t) const { return seats_[t].present && seats_[t].outstanding(); }
-  bool Draining(TenantIndex t) const {
-    return holder_ == t && phase_ == Phase::kDrain && Busy(t);
-  }
+  bool Draining(TenantIndex t) const { return holder_ == t && phase_ == Phase::kDrain && Busy(t); }
   uint64_t SinceBase(TenantIndex t) const { return seats_[t].seen.issued - seats_[t].base; }
   void SetBase(TenantIndex t) { seats_[t].base = seats_[t].seen.issued; }
   void SetGang(TenantIndex t, bool gang) { seats_[t].gang = gang; }
@@ -91,7 +90,7 @@ class DeviceArbiter {
     bool pressing = false;  // ... and the holder yields to it
     bool thin = false;      // keeps a device busy only in part even when it has it alone
     bool gang = false;      // has other devices too
-    bool running = false;  // billed until the next sample
+    bool running = false;   // billed until the next sample
     bool stalled = false;
     bool rebase = true;
     bool fault = false;         // the newest sample made no sense
@@ -104,9 +103,8 @@ class DeviceArbiter {
     double used = 0;     // billed ns, ever
     double tokens = 0;   // of the cap, ns
     Progress seen;
-    double duty = 1;      // running average: part of the time it had the device alone and ran
-    Nanos opened{0};      // its gate's last change from shut to open
-    uint64_t base = 0;    // `issued` when its gang window began
+    double duty = 1;           // running average: part of the time it had the device alone and ran
+    uint64_t base = 0;         // `issued` when its gang window began
     uint64_t issued_then = 0;  // at the last sign of life
     uint64_t waits_then = 0;
     Nanos life{0};          // last sign of life while asking with an open gate
@@ -157,6 +155,8 @@ class DeviceArbiter {
   double v_[2] = {0, 0};  // virtual time of the device: non-batch, batch
   Nanos last_{0};
   Nanos drain_since_{0};
+  TenantIndex sole_ = kNoTenant;  // the only one that wants and may, for a while
+  Nanos sole_since_{0};
   Nanos light_wanted_{-1};
   unsigned latency_seats_ = 0;
   unsigned wanting_ = 0;

@@ -175,7 +175,6 @@ GateMode DeviceArbiter::OpenMode(const Seat& s) const {
 void DeviceArbiter::SetGate(TenantIndex t, GateMode mode) {
   Seat& s = seats_[t];
   if (s.gate.mode == mode) return;
-  if (!s.gate.open()) s.opened = last_;
   s.gate.mode = mode;
   ++s.gate.sequence;
   changed_.push_back(t);

@@ -5,13 +5,37 @@ namespace divvy::arbiter {
 
 Tunables Tunables::Dilated(double factor) const {
   Tunables out = *this;
-  for (Nanos* t : {&out.window_longest, &out.window_shortest, &out.period,     &out.idle_credit,
-                   &out.wake_shortest,  &out.bound,           &out.space,      &out.light_bound,
-                   &out.light_space,    &out.lone_bound,      &out.lone_space, &out.light_memory,
-                   &out.light_service,  &out.shortest_run, &out.duty_memory, &out.duty_settle, &out.entangled_longest,    &out.idle,       &out.gang_hold,
-                   &out.grace,          &out.entangled,       &out.stall,      &out.retry_stalled,
-                   &out.distrust,       &out.unproven,        &out.poll,       &out.poll_edge,
-                   &out.poll_lone,      &out.poll_idle,       &out.slice,      &out.switch_cost}) {
+  for (Nanos* t : {&out.window_longest,
+                   &out.window_shortest,
+                   &out.period,
+                   &out.idle_credit,
+                   &out.wake_shortest,
+                   &out.bound,
+                   &out.space,
+                   &out.light_bound,
+                   &out.light_space,
+                   &out.lone_bound,
+                   &out.lone_space,
+                   &out.light_memory,
+                   &out.light_service,
+                   &out.shortest_run,
+                   &out.duty_memory,
+                   &out.duty_settle,
+                   &out.entangled_longest,
+                   &out.idle,
+                   &out.gang_hold,
+                   &out.grace,
+                   &out.entangled,
+                   &out.stall,
+                   &out.retry_stalled,
+                   &out.distrust,
+                   &out.unproven,
+                   &out.poll,
+                   &out.poll_edge,
+                   &out.poll_lone,
+                   &out.poll_idle,
+                   &out.slice,
+                   &out.switch_cost}) {
     *t = Nanos(static_cast<int64_t>(static_cast<double>(t->count()) * factor));
   }
   return out;

@@ -34,17 +34,18 @@ struct Tunables {
 
   // Thin tenants (launch-bound): busy for less than this part of the time they have the device.
   double thin_duty = 0.85;
-  double thick_duty = 0.95;               // thin no longer
-  Nanos duty_memory = milliseconds(4);   // of the running average
-  Nanos duty_settle = microseconds(200);  // after its gate opens, not counted
+  double thick_duty = 0.95;             // thin no longer
+  Nanos duty_memory = milliseconds(4);  // of the running average
+  Nanos duty_settle =
+      microseconds(200);  // a tenant is the only one that may run for this long first
 
   // Ends of work.
-  Nanos idle = microseconds(50);        // without work for this long: idle, the turn ends
-  Nanos gang_hold = microseconds(300);  // the same, while it works on another of its devices
-  Nanos grace = milliseconds(60);       // a drain is waited for this long
-  Nanos entangled = milliseconds(500);  // tenants that could not drain twice running co-run
+  Nanos idle = microseconds(50);         // without work for this long: idle, the turn ends
+  Nanos gang_hold = microseconds(300);   // the same, while it works on another of its devices
+  Nanos grace = milliseconds(60);        // a drain is waited for this long
+  Nanos entangled = milliseconds(500);   // tenants that could not drain twice running co-run
   Nanos entangled_longest = seconds(8);  // ... doubling each time that it happens again at once
-  Nanos stall = milliseconds(2);        // asks, has an open gate, submits nothing: not asking
+  Nanos stall = milliseconds(2);         // asks, has an open gate, submits nothing: not asking
   Nanos retry_stalled = milliseconds(200);
   Nanos distrust = seconds(1);         // after nonsense in the counters
   Nanos unproven = microseconds(500);  // holds others back without running: billed from here on
