@@ -1,0 +1,194 @@
+#include "src/daemon/daemon.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+
+#include "src/base/paths.h"
+#include "src/daemon/broker.h"
+#include "src/daemon/locks.h"
+#include "src/daemon/procfs.h"
+#include "src/device/nvml.h"
+
+namespace divvy::daemon {
+namespace {
+using std::chrono::milliseconds;
+constexpr milliseconds kTick{250};  // shims take a heartbeat a second old for a death
+constexpr uint64_t kPrivateLingerNs = 2'000'000'000;
+constexpr uint64_t kPrivateFirstNs = 15'000'000'000;  // a private daemon whose first never came
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
+  std::unique_ptr<Daemon> d(new Daemon(options));
+  Result<std::unique_ptr<Loop>> loop = Loop::Create();
+  if (!loop.ok()) return loop.error();
+  d->loop_ = std::move(*loop);
+  Status s = d->WatchSignals();
+  if (s.ok()) s = d->TakeMachine();
+  if (s.ok()) s = d->OpenDevices();
+  if (s.ok()) s = d->TakeDevices();
+  if (!s.ok()) return s.error();
+  Daemon* self = d.get();
+  d->node_ = std::make_unique<Node>(options.node, *d->source_, *d->loop_, d->events_,
+                                    [self](bool has_tenants) { self->OnChange(has_tenants); });
+  if (s = d->node_->Start(); !s.ok()) return s.error();
+  Result<std::unique_ptr<Api>> api =
+      Api::Start(paths::ApiSocket(options.node.machine_dir), *d->node_, d->events_,
+                 [self] { self->loop_->Stop(); });
+  if (!api.ok()) return api.error();
+  d->api_ = std::move(*api);
+  d->sampler_ = std::thread([self] { self->SampleForever(); });
+  d->empty_since_ns_ = MonotonicNs();
+  if (options.private_daemon) d->loop_->SetTimer(kTick, [self] { self->OnTick(); });
+  return d;
+}
+
+Daemon::~Daemon() {
+  api_.reset();  // no request from here on
+  {
+    const std::lock_guard lock(sampler_mutex_);
+    stopping_ = true;
+  }
+  sampler_wake_.notify_all();
+  if (sampler_.joinable()) sampler_.join();
+  if (node_ != nullptr)
+    if (Status s = node_->SaveIfDirty(); !s.ok()) spdlog::warn("{}", s.error().message);
+  if (machine_lock_.valid()) {
+    ::unlink(paths::ApiSocket(options_.node.machine_dir).c_str());
+    ::unlink((options_.node.machine_dir + "/divvyd.pid").c_str());
+  }
+}
+
+Status Daemon::TakeMachine() {
+  if (options_.sim_profile.empty() && !InInitialPidNamespace())
+    return Unavailable(
+        "divvyd must see the host's pids, as NVML does: run it outside of the container, or with "
+        "--pid=host (docker) or hostPID: true (Kubernetes)");
+  const std::string& dir = options_.node.machine_dir;
+  if (Status s = paths::MakeRuntimeDir(dir); !s.ok()) return s;
+  Result<UniqueFd> lock =
+      TakeLock(dir + "/divvyd.lock", "pid " + std::to_string(::getpid()),
+               "another divvyd serves " + dir + " already, use it (divvy ps): ", 0600);
+  if (!lock.ok()) return lock.error();
+  machine_lock_ = std::move(*lock);
+  rlimit files{};  // four descriptors per tenant, two per process
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
+  const UniqueFd pid(::open((dir + "/divvyd.pid").c_str(),
+                            O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
+  const std::string text = std::to_string(::getpid()) + "\n";
+  if (!pid.valid() || ::write(pid.get(), text.data(), text.size()) < 0)
+    return IoError("cannot write " + dir + "/divvyd.pid", errno);
+  return {};
+}
+
+Status Daemon::OpenDevices() {
+  std::string library = "libnvidia-ml.so.1";
+  if (!options_.sim_profile.empty()) {
+    const std::string machine = paths::SimDir(options_.node.machine_dir);
+    if (Status s = paths::MakeRuntimeDir(machine); !s.ok()) return s;
+    if (Status s = EnsureBroker(machine, options_.sim_profile); !s.ok()) return s;
+    ::setenv("DIVVY_SIM_DIR", machine.c_str(), 1);
+    library = paths::SimLibDir() + "/libnvidia-ml.so.1";
+  }
+  Result<std::unique_ptr<device::Source>> source = device::OpenNvml(library);
+  if (!source.ok()) return source.error();
+  source_ = std::move(*source);
+  return {};
+}
+
+Status Daemon::TakeDevices() {
+  std::string dir;
+  if (options_.sim_profile.empty()) {
+    Result<std::string> found = DeviceLockDir();
+    if (!found.ok()) return found.error();
+    dir = *found;
+  } else {
+    dir = paths::SimDir(options_.node.machine_dir) + "/locks";  // the simulated machine's own
+    if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST)
+      return IoError("cannot create " + dir, errno);
+  }
+  for (const device::Info& info : source_->devices()) {
+    const std::string& machine = options_.node.machine_dir;
+    Result<UniqueFd> lock =
+        TakeLock(dir + "/" + device::ToString(info.uuid) + ".lock",
+                 "divvyd pid " + std::to_string(::getpid()) + " in " + machine +
+                     "; to join it: DIVVY_RUNTIME_DIR=" + options_.runtime_dir + " divvy run ...",
+                 "GPU " + std::to_string(info.index) + " is shared out by another ", 0666);
+    if (!lock.ok()) return lock.error();
+    device_locks_.push_back(std::move(*lock));
+  }
+  return {};
+}
+
+Status Daemon::WatchSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  signals_ = UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals_.valid()) return IoError("cannot watch signals", errno);
+  signals_watch_ = loop_->Add(signals_.get(), [this] {
+    signalfd_siginfo info;
+    while (::read(signals_.get(), &info, sizeof info) > 0)
+      if (info.ssi_signo != SIGHUP || options_.foreground) loop_->Stop();
+  });
+  return signals_watch_ != 0 ? Status() : Internal("cannot watch signals");
+}
+
+void Daemon::OnChange(bool has_tenants) {
+  if (!options_.private_daemon)
+    loop_->SetTimer(has_tenants ? kTick : milliseconds(0), [this] { OnTick(); });
+  const std::lock_guard lock(sampler_mutex_);
+  sampler_kicked_ = true;
+  sampler_wake_.notify_all();
+}
+
+void Daemon::OnTick() {
+  node_->Tick();
+  if (Status s = node_->SaveIfDirty(); !s.ok()) spdlog::warn("{}", s.error().message);
+  if (!options_.private_daemon) return;
+  const uint64_t now = MonotonicNs();
+  if (node_->HasTenants()) {
+    empty_since_ns_ = 0;
+    had_tenants_ = true;
+  } else if (empty_since_ns_ == 0) {
+    empty_since_ns_ = now;
+  } else if (now - empty_since_ns_ > (had_tenants_ ? kPrivateLingerNs : kPrivateFirstNs)) {
+    spdlog::info("the last tenant has ended");
+    loop_->Stop();
+  }
+}
+
+void Daemon::SampleForever() {
+  for (;;) {
+    const Node::Plan plan = node_->SamplePlan();
+    for (const unsigned device : plan.devices) node_->Sample(device);
+    std::unique_lock lock(sampler_mutex_);
+    const auto kicked = [this] { return sampler_kicked_ || stopping_; };
+    if (plan.next.count() == 0) {
+      sampler_wake_.wait(lock, kicked);
+    } else {
+      // A kick only shortens the pause: a storm of forks must not become a storm of readings.
+      sampler_wake_.wait_for(lock, milliseconds(50), [this] { return stopping_; });
+      sampler_wake_.wait_for(lock, plan.next - milliseconds(50), kicked);
+    }
+    sampler_kicked_ = false;
+    if (stopping_) return;
+  }
+}
+
+void Daemon::Run() { loop_->Run(); }
+
+}  // namespace divvy::daemon

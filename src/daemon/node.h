@@ -1,0 +1,184 @@
+// The node: every device and every tenant of one machine, and what may happen to them.
+//
+// The state is guarded by one lock. Three kinds of threads come in: the event loop (tenant sockets,
+// ends of processes, the tick), the sampler (NVML readings) and the API's workers. None of them
+// holds the lock across a call to NVML; /proc, sockets and the state file are quick enough.
+// Lock order: source_mutex_, then mutex_, then what Loop and Events keep inside.
+//
+// The seam for compute: a device's arbiter thread takes the lock to learn the device's shares (a
+// Tenant's segments stay mapped until it ends; ids are never used again), reads the meters in the
+// usage segments and writes the gates in the policies. Nothing else writes a gate but the audit's
+// kGatePaused bit.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "src/base/result.h"
+#include "src/daemon/admission.h"
+#include "src/daemon/events.h"
+#include "src/daemon/hello.h"
+#include "src/daemon/learned.h"
+#include "src/daemon/loop.h"
+#include "src/daemon/request.h"
+#include "src/daemon/socket.h"
+#include "src/daemon/tenant.h"
+#include "src/device/source.h"
+
+namespace divvy::daemon {
+
+enum class AuditAction { kWarn, kGate, kKill };
+const char* ToString(AuditAction action);
+
+struct NodeOptions {
+  std::string machine_dir;  // paths::MachineDir
+  std::string sim_profile;  // "" = the real machine
+  bool overcommit = false;
+  AuditAction audit = AuditAction::kWarn;
+  bool deny_on_fault = false;
+};
+
+class Node {
+ public:
+  // `on_change` is called under the node's lock, from any thread, when a tenant came or went or
+  // there is something new to read from NVML; it must not call back into the node.
+  Node(NodeOptions options, device::Source& source, Loop& loop, Events& events,
+       std::function<void(bool has_tenants)> on_change);
+  ~Node();
+
+  // Reads every device once, then the state file, and adopts the tenants that still live.
+  Status Start();
+
+  // --- the API (node_tenants.cc, node_view.cc); any thread
+  Result<nlohmann::json> CreateTenant(const TenantRequest& request);
+  Result<nlohmann::json> PatchTenant(const std::string& name, const TenantPatch& patch);
+  Status DeleteTenant(const std::string& name, bool force);
+  nlohmann::json StatusJson() const;
+  nlohmann::json DevicesJson() const;
+  Result<nlohmann::json> TenantsJson(const std::string& name) const;  // "" = all
+
+  // --- the loop's tick: heartbeats, harvest of the tenants' events, overdue connections
+  void Tick();
+  bool HasTenants() const;
+
+  // --- the sampler (node_sample.cc)
+  struct Plan {
+    std::vector<unsigned> devices;
+    std::chrono::milliseconds next{0};  // zero: nothing to watch
+  };
+  Plan SamplePlan() const;
+  void Sample(unsigned device);
+
+  uint64_t generation() const { return generation_; }
+  const std::vector<device::Info>& devices() const { return source_.devices(); }
+  Status SaveIfDirty();  // the lazily kept part of the state: processes, learned figures
+
+ private:
+  struct Connection {
+    UniqueFd fd;
+    uint64_t watch = 0;
+    uint64_t tenant = 0;
+    uint32_t slot = 0;  // 0 until its Hello
+    uint64_t since_ns = 0;
+  };
+  struct Attribution {
+    uint64_t start_ticks = 0;
+    uint64_t tenant = 0;  // 0: outside
+    std::string command;
+  };
+  struct DeviceState {
+    device::Reading reading;
+    uint64_t read_ns = 0;
+    std::string fault;  // why there is no fresh reading; "" = healthy
+    std::vector<DeviceBooks::Outside> outside;
+    Bytes outside_unlisted, driver;
+    std::array<uint64_t, 3> free_history{};  // newest first
+    bool short_of_memory = false;            // promises cannot all be kept: rest_bytes binds
+  };
+
+  // Below here the lock is held by the caller unless it says otherwise.
+
+  // node_tenants.cc
+  Result<Tenant*> MakeTenant(TenantRecord record, const std::vector<unsigned>& devices);
+  Result<std::vector<unsigned>> NamedDevices(const std::vector<std::string>& gpus) const;
+  std::vector<unsigned> RoomiestDevices(unsigned count) const;
+  std::string ChooseName(const std::vector<std::string>& command) const;
+  Status OpenTenantSocket(Tenant& tenant);
+  Status WatchRunner(Tenant& tenant);
+  void WritePolicy(Tenant& tenant);
+  nlohmann::json TenantJson(const Tenant& tenant) const;
+  void EndIfOver(Tenant& tenant);
+  void RemoveTenant(uint64_t id, const std::string& why);
+  Tenant* FindTenant(const std::string& name);
+  Tenant* FindTenant(uint64_t id);
+  Status Adopt(TenantRecord record);
+  Status SaveState();
+  void Tell(Event event);
+
+  // node_processes.cc
+  void OnListener(uint64_t tenant_id);
+  void OnConnection(uint64_t connection_id);
+  void OnProcessEnd(uint64_t tenant_id, uint32_t slot);
+  void CloseConnection(uint64_t connection_id);
+  void HandleHello(Connection& connection, uint64_t connection_id, const HelloView& hello);
+  Result<Process*> Attach(Tenant& tenant, Peer& peer, ProcessId id, const HelloView& hello);
+  Result<Process*> AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
+                                   const HelloView& hello);
+  bool MayJoin(const Tenant& tenant, pid_t pid, uid_t uid) const;
+  void Bury(Tenant& tenant, Process& process, Process::State state);
+  void Refuse(uint64_t connection_id, uint32_t code, const std::string& reason);
+  void Release(Tenant& tenant, uint32_t slot);
+  void Credit(Tenant& tenant, Process& process, unsigned share, uint64_t units);
+  void HarvestEvents(Tenant& tenant);
+
+  // node_sample.cc
+  void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
+             const std::map<uint64_t, uint64_t>& sequences_before);
+  Attribution& Attribute(pid_t pid);
+  uint64_t TenantByAncestry(pid_t pid) const;
+  void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
+                      uint64_t begin_ns, bool quiet);
+  void Learn(Tenant& tenant, unsigned share);
+  void Measure(Tenant& tenant, unsigned share, bool quiet);
+  // node_publish.cc
+  void PublishOverhead(Tenant& tenant, unsigned share);
+  void Publish(unsigned device);
+  void PublishLimits(unsigned device);
+  DeviceBooks BooksOf(unsigned device) const;
+
+  // node_audit.cc
+  void Report(Tenant& tenant, unsigned device, const std::string& code, pid_t pid, uint64_t bytes,
+              const std::string& message);
+  void CloseFindings(unsigned device);
+  void SetGate(Tenant& tenant, unsigned share, bool shut);
+
+  const NodeOptions options_;
+  device::Source& source_;
+  Loop& loop_;
+  Events& events_;
+  const std::function<void(bool)> on_change_;
+  const uint64_t generation_;
+  const uint64_t started_ns_;
+
+  std::mutex source_mutex_;  // one reader of NVML at a time
+  mutable std::mutex mutex_;
+  uint64_t next_tenant_ = 1, next_connection_ = 1;
+  std::map<uint64_t, Tenant> tenants_;
+  std::unordered_map<uint64_t, Connection> connections_;
+  UniqueFd spare_fd_;  // given up to refuse a connection when descriptors run out
+  std::vector<DeviceState> devices_;
+  std::unordered_map<pid_t, Attribution> attributions_;
+  Learned learned_;
+  bool dirty_ = false;
+  uint64_t last_change_ns_ = 0;  // of any tenant's charges
+};
+
+}  // namespace divvy::daemon

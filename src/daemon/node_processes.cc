@@ -1,0 +1,343 @@
+// The node: a tenant's processes say hello, lose their connection, replace their image and die.
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "src/daemon/node.h"
+#include "src/region/books.h"
+
+namespace divvy::daemon {
+namespace {
+// Connections of one tenant that have not said hello: more than any honest storm of forks keeps
+// open at once, few enough that a hostile one cannot use up the daemon's descriptors.
+constexpr unsigned kMostSilent = 512;
+}  // namespace
+
+void Node::OnListener(uint64_t tenant_id) {
+  const std::lock_guard lock(mutex_);
+  Tenant* tenant = FindTenant(tenant_id);
+  if (tenant == nullptr) return;
+  for (int burst = 0; burst < 64; ++burst) {  // level-triggered: the rest comes at the next turn
+    UniqueFd fd(::accept4(tenant->listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd.valid()) {
+      if (errno != EMFILE && errno != ENFILE) return;
+      // Out of descriptors: the spare one takes the connection and drops it, or epoll would spin.
+      spare_fd_.reset();
+      UniqueFd dropped(::accept4(tenant->listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      dropped.reset();
+      spare_fd_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+      Tell({.tenant = tenant->record.name,
+            .cause = "no_descriptors",
+            .message = "a process was turned away: divvyd has no descriptor left (ulimit -n)"});
+      return;
+    }
+    const auto silent = static_cast<unsigned>(std::count_if(
+        connections_.begin(), connections_.end(),
+        [&](const auto& c) { return c.second.tenant == tenant_id && c.second.slot == 0; }));
+    if (silent >= kMostSilent) continue;
+    const uint64_t id = next_connection_++;
+    Connection& connection = connections_[id];
+    connection.fd = std::move(fd);
+    connection.tenant = tenant_id;
+    connection.since_ns = MonotonicNs();
+    connection.watch = loop_.Add(connection.fd.get(), [this, id] { OnConnection(id); });
+    if (connection.watch == 0) connections_.erase(id);
+  }
+}
+
+void Node::OnConnection(uint64_t connection_id) {
+  const std::lock_guard lock(mutex_);
+  const auto it = connections_.find(connection_id);
+  if (it == connections_.end()) return;
+  Connection& connection = it->second;
+  alignas(wire::Hello) char packet[wire::kMaxMessage];
+  // recv, not recvmsg: descriptors that a hostile peer attaches are dropped by the kernel.
+  const ssize_t n = ::recv(connection.fd.get(), packet, sizeof packet, MSG_DONTWAIT | MSG_TRUNC);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n <= 0 || connection.slot != 0) {  // the end, or talk after Welcome
+    CloseConnection(connection_id);
+    return;
+  }
+  const Result<HelloView> hello = ParseHello(packet, static_cast<size_t>(n));
+  if (hello.ok()) {
+    HandleHello(connection, connection_id, *hello);
+    return;
+  }
+  if (const Tenant* tenant = FindTenant(connection.tenant))
+    Tell({.tenant = tenant->record.name, .cause = "bad_hello", .message = hello.error().message});
+  Refuse(connection_id, EPROTO, hello.error().message);
+}
+
+void Node::Refuse(uint64_t connection_id, uint32_t code, const std::string& reason) {
+  const wire::Refused refused = MakeRefused(code, reason);
+  SendPacket(connections_[connection_id].fd.get(), &refused, sizeof refused);
+  CloseConnection(connection_id);
+}
+
+void Node::CloseConnection(uint64_t connection_id) {
+  const auto it = connections_.find(connection_id);
+  if (it == connections_.end()) return;
+  Connection& connection = it->second;
+  loop_.Remove(connection.watch, connection.fd.get());
+  if (Tenant* tenant = FindTenant(connection.tenant); tenant != nullptr && connection.slot != 0) {
+    if (const auto p = tenant->processes.find(connection.slot); p != tenant->processes.end()) {
+      std::erase(p->second.connections, connection_id);
+      if (p->second.connections.empty() && p->second.state == Process::State::kLive)
+        p->second.since_ns = MonotonicNs();
+    }
+  }
+  connections_.erase(it);
+}
+
+bool Node::MayJoin(const Tenant& tenant, pid_t pid, uid_t uid) const {
+  return uid == 0 || uid == ::geteuid() || uid == tenant.record.runner_uid ||
+         TenantByAncestry(pid) == tenant.id;
+}
+
+void Node::HandleHello(Connection& connection, uint64_t connection_id, const HelloView& hello) {
+  Tenant* tenant = FindTenant(connection.tenant);
+  if (tenant == nullptr || tenant->ending) {
+    Refuse(connection_id, ESRCH, "this tenant has ended");
+    return;
+  }
+  Result<Peer> peer = PeerOf(connection.fd.get());
+  const std::optional<ProcessId> id = peer.ok() ? IdentityOf(peer->pid) : std::nullopt;
+  if (!id) {
+    Refuse(connection_id, ESRCH, peer.ok() ? "the process is gone" : peer.error().message);
+    return;
+  }
+  if (!MayJoin(*tenant, peer->pid, peer->uid)) {
+    Tell({.tenant = tenant->record.name,
+          .pid = peer->pid,
+          .cause = "foreign_user",
+          .message = "user " + std::to_string(peer->uid) + " may not join this tenant"});
+    Refuse(connection_id, EPERM, "this tenant belongs to another user");
+    return;
+  }
+  Result<Process*> attached = Attach(*tenant, *peer, *id, hello);
+  if (!attached.ok()) {
+    Tell({.tenant = tenant->record.name,
+          .pid = peer->pid,
+          .cause = "not_attached",
+          .message = attached.error().message});
+    Refuse(connection_id, attached.error().code == ErrorCode::kNoRoom ? ENOSPC : ESRCH,
+           attached.error().message);
+    return;
+  }
+  Process& process = **attached;
+  process.connections.push_back(connection_id);
+  process.ns_pid = hello.ns_pid;
+  connection.slot = process.slot;
+  const wire::Welcome welcome{.header = {wire::kMagic, wire::Type::kWelcome, sizeof(wire::Welcome)},
+                              .protocol_version = wire::kProtocolVersion,
+                              .layout_version = region::kLayoutVersion,
+                              .slot = process.slot,
+                              .generation = generation_,
+                              .policy_bytes = region::kPolicyBytes,
+                              .usage_bytes = region::kUsageBytes,
+                              .device_count = static_cast<uint32_t>(tenant->shares.size())};
+  const int fds[] = {tenant->segments->policy_fd(), tenant->segments->usage_fd()};
+  if (!SendPacket(connection.fd.get(), &welcome, sizeof welcome, fds, 2))
+    CloseConnection(connection_id);
+  dirty_ = true;
+}
+
+Result<Process*> Node::Attach(Tenant& tenant, Peer& peer, ProcessId id, const HelloView& hello) {
+  Process* same = nullptr;
+  std::vector<uint32_t> reused;
+  for (auto& [slot, process] : tenant.processes) {
+    if (process.id.pid != id.pid || process.state == Process::State::kLeaving) continue;
+    if (process.id != id) {
+      reused.push_back(slot);  // its end has not been heard yet, and the pid lives again
+    } else if (process.state == Process::State::kLive && process.second_copy == hello.second_copy) {
+      if (same == nullptr || !same->connections.empty()) same = &process;
+    }
+  }
+  for (const uint32_t slot : reused) Bury(tenant, tenant.processes[slot], Process::State::kLeaving);
+  if (same != nullptr && hello.last_generation == generation_) return same;  // it lost its socket
+  if (same != nullptr && hello.last_generation == 0) {
+    Bury(tenant, *same, Process::State::kReplaced);  // exec: the old image's memory leaves
+  } else if (same != nullptr) {
+    // Said hello with the same charges before, but never got the answer: they are booked once.
+    for (unsigned s = 0; s < tenant.shares.size(); ++s)
+      Credit(tenant, *same, s, SlotBytes(tenant, same->slot, s) / region::kUnitBytes);
+    Release(tenant, same->slot);
+  }
+  return AttachToNewSlot(tenant, peer, id, hello);
+}
+
+Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
+                                       const HelloView& hello) {
+  if (tenant.free_slots.empty() && tenant.next_slot == region::kMaxSlots)
+    return NoRoom("tenant '" + tenant.record.name + "' has " +
+                  std::to_string(region::kMaxSlots - 1) + " processes, the most there can be");
+  Process process;
+  process.id = id;
+  process.uid = peer.uid;
+  process.second_copy = hello.second_copy;
+  process.command = CommandOf(id.pid);
+  if (process.command.empty()) process.command = hello.command;
+  if (!peer.pidfd.valid()) {
+    Result<UniqueFd> pidfd = OpenPidfd(id.pid);
+    if (!pidfd.ok()) return pidfd.error();
+    peer.pidfd = std::move(*pidfd);
+    if (!Alive(id)) return NotFound("the process is gone");
+  }
+  process.pidfd = std::move(peer.pidfd);
+  if (tenant.free_slots.empty()) {
+    process.slot = tenant.next_slot++;
+  } else {
+    process.slot = *tenant.free_slots.begin();
+    tenant.free_slots.erase(tenant.free_slots.begin());
+  }
+  const uint64_t tenant_id = tenant.id;
+  const uint32_t slot = process.slot;
+  process.watch =
+      loop_.Add(process.pidfd.get(), [this, tenant_id, slot] { OnProcessEnd(tenant_id, slot); });
+  if (process.watch == 0) {
+    tenant.free_slots.insert(slot);
+    return Internal("no room for another watch");
+  }
+
+  // A restart: what it says it holds is booked before it goes on. It can only burden itself.
+  region::Usage& usage = tenant.segments->usage();
+  for (const HelloView::Held& held : hello.held) {
+    if (hello.last_generation == 0) break;
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+      if (source_.devices()[tenant.shares[s].device].uuid != held.uuid) continue;
+      region::SlotDevice& account = usage.slot[slot].device[s];
+      account.charged_units = held.units;
+      for (unsigned k = 0; k < region::kKinds; ++k) account.kind_units[k] = held.kind_units[k];
+      region::AdjustBook(usage, s, static_cast<int64_t>(held.units),
+                         tenant.segments->book_sequence());
+    }
+  }
+  ++tenant.epoch;
+  const auto was_awaited = std::erase(tenant.awaited, id);
+  for (unsigned s = 0; was_awaited != 0 && s < tenant.shares.size(); ++s) {
+    for (const device::ProcessMemory& p : devices_[tenant.shares[s].device].reading.processes)
+      if (p.pid == id.pid)
+        tenant.shares[s].unattached_bytes -=
+            std::min(tenant.shares[s].unattached_bytes, p.used.value_or(Bytes{}).n);
+    PublishOverhead(tenant, s);
+  }
+  attributions_.erase(id.pid);
+  const std::string mode = EnvironmentOf(id.pid, "CUDA_MODULE_LOADING");
+  if (mode != tenant.module_loading) {
+    tenant.module_loading = mode;
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+      const device::Info& info = source_.devices()[tenant.shares[s].device];
+      tenant.segments->policy().device[s].context_bytes =
+          learned_.Context(Learned::Key(info.name, source_.driver_version(), mode)).n;
+    }
+  }
+  last_change_ns_ = MonotonicNs();
+  on_change_(true);
+  return &(tenant.processes[slot] = std::move(process));
+}
+
+void Node::OnProcessEnd(uint64_t tenant_id, uint32_t slot) {
+  const std::lock_guard lock(mutex_);
+  Tenant* tenant = FindTenant(tenant_id);
+  if (tenant == nullptr) return;
+  const auto it = tenant->processes.find(slot);
+  if (it == tenant->processes.end() || it->second.state == Process::State::kLeaving) return;
+  if (Alive(it->second.id)) return;  // a late call for the slot's former process
+  HarvestEvents(*tenant);
+  dirty_ = true;
+  Bury(*tenant, it->second, Process::State::kLeaving);
+  EndIfOver(*tenant);
+}
+
+void Node::Bury(Tenant& tenant, Process& process, Process::State state) {
+  uint64_t held[region::kMaxDevices] = {};
+  if (process.state == Process::State::kLive) {
+    region::Bury(tenant.segments->usage(), process.slot, held);
+    for (unsigned s = 0; s < tenant.shares.size(); ++s)  // its own word: no more than the book has
+      process.device[s].held_units =
+          std::min(held[s], ChargedBytes(tenant, s) / region::kUnitBytes);
+  }
+  process.state = state;
+  process.since_ns = MonotonicNs();
+  const std::vector<uint64_t> open = process.connections;  // a forked worker may hold the other end
+  if (state == Process::State::kLeaving) {
+    loop_.Remove(process.watch, process.pidfd.get());
+    process.watch = 0;
+  }
+  for (const uint64_t id : open) CloseConnection(id);
+  ++tenant.epoch;
+  last_change_ns_ = process.since_ns;
+  bool empty = true;
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) empty &= process.device[s].held_units == 0;
+  on_change_(true);
+  if (empty) Release(tenant, process.slot);
+}
+
+void Node::Credit(Tenant& tenant, Process& process, unsigned share, uint64_t units) {
+  region::AdjustBook(tenant.segments->usage(), share, -static_cast<int64_t>(units),
+                     tenant.segments->book_sequence());
+  process.device[share].held_units -= std::min(process.device[share].held_units, units);
+  ++tenant.epoch;
+  last_change_ns_ = MonotonicNs();
+  tenant.segments->WakeRoomWaiters();
+}
+
+void Node::Release(Tenant& tenant, uint32_t slot) {
+  region::Usage& usage = tenant.segments->usage();
+  // The sum that ChargeSequence makes must not fall back to a former value.
+  tenant.epoch += usage.slot[slot].charges.load(std::memory_order_relaxed) + 1;
+  region::ResetSlot(usage, slot, tenant.segments->book_sequence());
+  const auto it = tenant.processes.find(slot);
+  loop_.Remove(it->second.watch, it->second.pidfd.get());
+  tenant.processes.erase(it);
+  tenant.free_slots.insert(slot);
+}
+
+void Node::HarvestEvents(Tenant& tenant) {
+  static const char* const kCauses[] = {
+      "", "out_of_share", "device_full", "foreign_device", "driver_refused", "degraded", "denied"};
+  region::Usage& usage = tenant.segments->usage();
+  const uint64_t head = usage.event_head.load(std::memory_order_acquire);
+  if (head == tenant.events_seen) return;
+  tenant.events_seen = head;
+  for (unsigned i = 0; i < region::kMaxEvents; ++i) {
+    region::UsageEvent& e = usage.event[i];
+    const uint64_t sequence = e.sequence.load(std::memory_order_acquire);
+    if (sequence == 0 || sequence % 2 != 0 || sequence == tenant.event_sequence[i]) continue;
+    // Copied field by field from memory that may change under us; whole if the sequence held.
+    const volatile region::UsageEvent& v = e;
+    const uint64_t bytes = v.bytes, limit = v.limit;
+    const uint32_t slot = v.slot, symbol = v.symbol;
+    const uint16_t device = v.device, cause = v.cause;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (e.sequence.load(std::memory_order_relaxed) != sequence) continue;
+    tenant.event_sequence[i] = sequence;
+    if (cause == 0 || cause >= std::size(kCauses)) continue;
+    ++tenant.refusals[kCauses[cause]];
+    const auto process = tenant.processes.find(slot);
+    Event event{.tenant = tenant.record.name,
+                .pid = process == tenant.processes.end() ? 0 : process->second.id.pid,
+                .cause = kCauses[cause],
+                .bytes = bytes,
+                .limit_bytes = limit,
+                .symbol = symbol};
+    if (device < tenant.shares.size())
+      event.device = device::ToString(source_.devices()[tenant.shares[device].device].uuid);
+    if (cause == static_cast<uint16_t>(region::EventCause::kOutOfShare) && limit != 0 &&
+        device < tenant.shares.size()) {
+      const uint64_t contexts = ContextBytes(tenant, device);
+      event.message = ToString(Bytes{bytes}) + " refused: of " + ToString(Bytes{limit}) + ", " +
+                      ToString(Bytes{contexts}) + " are the driver's";
+    } else if (bytes != 0) {
+      event.message = ToString(Bytes{bytes}) + " refused";
+    }
+    Tell(std::move(event));
+  }
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,346 @@
+// The node: what a reading of NVML says of tenants, of what leaves, and of what is outside.
+#include <algorithm>
+
+#include "src/base/paths.h"
+#include "src/daemon/node.h"
+#include "src/region/books.h"
+
+namespace divvy::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+
+// A sample counts when nothing was booked for this long before it: 100 ms for work in progress, and
+// NVML's own lag on top.
+constexpr uint64_t kStillNs = 220'000'000;
+// Absence from NVML's list is believed only this long after a death: the list may lag.
+constexpr uint64_t kListLagNs = 250'000'000;
+// Where NVML lists no processes, or the pid lives again as somebody else: longer than any teardown
+// on record (0.4 to 26 s).
+constexpr uint64_t kLongestTeardownNs = 30'000'000'000;
+constexpr uint64_t kActiveNs = 2'000'000'000;
+constexpr unsigned kSettled = 3;
+constexpr uint64_t kBlock = uint64_t{2} << 20;
+
+const device::ProcessMemory* Listed(const device::Reading& reading, pid_t pid) {
+  for (const device::ProcessMemory& p : reading.processes)
+    if (p.pid == pid) return &p;
+  return nullptr;
+}
+
+}  // namespace
+
+Node::Plan Node::SamplePlan() const {
+  const std::lock_guard lock(mutex_);
+  Plan plan;
+  if (tenants_.empty()) return plan;
+  bool leaving = false;
+  std::vector<bool> shared(devices_.size());
+  for (const auto& [id, tenant] : tenants_) {
+    for (const Share& share : tenant.shares) shared[share.device] = true;
+    leaving = leaving || !tenant.awaited.empty();
+    for (const auto& [slot, process] : tenant.processes)
+      leaving = leaving || process.state == Process::State::kLeaving;
+  }
+  bool short_of_memory = false;
+  for (unsigned d = 0; d < devices_.size(); ++d) {
+    if (!shared[d]) continue;
+    plan.devices.push_back(d);
+    short_of_memory = short_of_memory || devices_[d].short_of_memory;
+  }
+  const bool active = MonotonicNs() - last_change_ns_ < kActiveNs;
+  plan.next = leaving           ? milliseconds(60)
+              : short_of_memory ? milliseconds(100)
+              : active          ? milliseconds(250)
+                                : milliseconds(500);
+  return plan;
+}
+
+void Node::Sample(unsigned device) {
+  const std::lock_guard one_reader(source_mutex_);
+  std::map<uint64_t, uint64_t> before;
+  uint64_t begin_ns = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    begin_ns = MonotonicNs();
+    for (const auto& [id, tenant] : tenants_) before[id] = ChargeSequence(tenant);
+  }
+  const Result<device::Reading> reading = source_.Read(device);
+  const std::lock_guard lock(mutex_);
+  if (!reading.ok()) {
+    if (devices_[device].fault.empty())
+      Tell({.device = device::ToString(source_.devices()[device].uuid),
+            .cause = "device_fault",
+            .message = reading.error().message});
+    devices_[device].fault = reading.error().message;
+    return;
+  }
+  Apply(device, *reading, begin_ns, before);
+}
+
+void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
+                 const std::map<uint64_t, uint64_t>& sequences_before) {
+  DeviceState& state = devices_[device];
+  state.fault.clear();
+  state.reading = reading;
+  state.read_ns = begin_ns;
+  std::rotate(state.free_history.rbegin(), state.free_history.rbegin() + 1,
+              state.free_history.rend());
+  state.free_history[0] = reading.free.n;
+
+  struct Sums {
+    uint64_t attached = 0, unattached = 0;
+  };
+  std::map<uint64_t, Sums> sums;
+  std::unordered_map<pid_t, uint64_t> owner;
+  for (const auto& [id, tenant] : tenants_)
+    for (const auto& [slot, process] : tenant.processes) owner[process.id.pid] = id;
+
+  bool figures = reading.lists_processes;
+  Bytes listed_sum;
+  state.outside.clear();
+  for (const device::ProcessMemory& p : reading.processes) {
+    figures = figures && p.used.has_value();
+    const Bytes used = p.used.value_or(Bytes{});
+    listed_sum += used;
+    const auto attached = owner.find(p.pid);
+    const Attribution* attribution = attached == owner.end() ? &Attribute(p.pid) : nullptr;
+    const uint64_t id = attribution != nullptr ? attribution->tenant : attached->second;
+    Tenant* tenant = FindTenant(id);
+    if (tenant == nullptr) {
+      state.outside.push_back({p.pid, attribution != nullptr ? attribution->command : "", used});
+      continue;
+    }
+    Sums& sum = sums[id];
+    (attribution == nullptr ? sum.attached : sum.unattached) += used.n;
+    const bool has_share = std::any_of(tenant->shares.begin(), tenant->shares.end(),
+                                       [&](const Share& s) { return s.device == device; });
+    if (!has_share) {
+      Report(*tenant, device, "foreign_device", p.pid, used.n,
+             "pid " + std::to_string(p.pid) + " uses a GPU it has no share of");
+    } else if (attribution != nullptr &&
+               std::none_of(tenant->awaited.begin(), tenant->awaited.end(),
+                            [&](const ProcessId& a) { return a.pid == p.pid; })) {
+      Report(*tenant, device, "no_hello", p.pid, used.n,
+             "pid " + std::to_string(p.pid) + " (" + attribution->command +
+                 ") uses the GPU without the shim");
+    }
+  }
+  // What is used and no process holds: the driver's own. Without figures only `reserved` is known.
+  state.driver = figures ? reading.used.Less(listed_sum) : reading.reserved;
+  state.driver = std::max(state.driver, reading.reserved);
+  state.outside_unlisted = Bytes{};
+
+  Bytes tenants_sum;
+  for (auto& [id, tenant] : tenants_) {
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+      Share& share = tenant.shares[s];
+      if (share.device != device) continue;
+      const uint64_t now_sequence = ChargeSequence(tenant);
+      if (now_sequence != share.sequence_seen) {
+        share.sequence_seen = now_sequence;
+        share.changed_ns = MonotonicNs();
+        last_change_ns_ = share.changed_ns;
+      }
+      const auto before = sequences_before.find(id);
+      const bool quiet = before != sequences_before.end() && before->second == now_sequence &&
+                         share.changed_ns + kStillNs <= begin_ns;
+      share.measured = figures;
+      share.unattached_bytes = sums[id].unattached;
+      share.nvml_bytes = sums[id].attached + sums[id].unattached;
+      for (auto& [slot, process] : tenant.processes) {
+        Process::OnDevice& on = process.device[s];
+        const device::ProcessMemory* p = Listed(reading, process.id.pid);
+        const uint64_t bytes = p == nullptr ? 0 : p->used.value_or(Bytes{}).n;
+        on.settled_readings = quiet && bytes == on.nvml_bytes ? on.settled_readings + 1 : 0;
+        on.nvml_bytes = bytes;
+      }
+      if (figures) {
+        Learn(tenant, s);
+        Measure(tenant, s, quiet);
+      }
+      ReleaseLeaving(tenant, s, reading, begin_ns, quiet);
+      tenants_sum += Bytes{ChargedBytes(tenant, s)};
+    }
+  }
+  if (!figures) state.outside_unlisted = reading.used.Less(reading.reserved).Less(tenants_sum);
+  CloseFindings(device);
+  Publish(device);
+
+  std::vector<uint64_t> ids;
+  for (const auto& [id, tenant] : tenants_)
+    if (tenant.runner_gone) ids.push_back(id);
+  for (const uint64_t id : ids)
+    if (Tenant* tenant = FindTenant(id)) EndIfOver(*tenant);
+  if (attributions_.size() > 4096)  // pids that came and went
+    std::erase_if(attributions_, [&](const auto& a) {
+      return !Alive({a.first, a.second.start_ticks});
+    });
+}
+
+Node::Attribution& Node::Attribute(pid_t pid) {
+  const std::optional<ProcStat> stat = ReadStat(pid);
+  const auto known = attributions_.find(pid);
+  // Gone from /proc: what was known of it holds until the driver has freed its memory.
+  if (known != attributions_.end() && (!stat || stat->start_ticks == known->second.start_ticks) &&
+      (known->second.tenant == 0 || FindTenant(known->second.tenant) != nullptr))
+    return known->second;
+  Attribution a;
+  if (stat) {
+    a.start_ticks = stat->start_ticks;
+    a.tenant = TenantByAncestry(pid);
+    a.command = CommandOf(pid);
+  }
+  return attributions_[pid] = std::move(a);
+}
+
+uint64_t Node::TenantByAncestry(pid_t pid) const {
+  std::unordered_map<pid_t, uint64_t> roots;
+  for (const auto& [id, tenant] : tenants_) {
+    if (tenant.record.runner.pid != 0 && !tenant.runner_gone) roots[tenant.record.runner.pid] = id;
+    for (const auto& [slot, process] : tenant.processes)
+      if (process.state != Process::State::kLeaving) roots[process.id.pid] = id;
+  }
+  const std::string cgroup = CgroupOf(pid);
+  const std::string socket = EnvironmentOf(pid, wire::kSocketVariable);
+  for (const auto& [id, tenant] : tenants_) {
+    const std::string& own = tenant.record.cgroup;
+    if (!own.empty() && (cgroup == own || cgroup.starts_with(own + "/"))) return id;
+  }
+  pid_t at = pid;
+  for (int depth = 0; depth < 64 && at > 1; ++depth) {
+    if (const auto root = roots.find(at); root != roots.end()) return root->second;
+    const std::optional<ProcStat> stat = ReadStat(at);
+    if (!stat) break;
+    at = stat->parent;
+  }
+  // Orphaned, but it still carries what `divvy run` gave it.
+  for (const auto& [id, tenant] : tenants_)
+    if (!socket.empty() && socket == paths::TenantsDir(options_.machine_dir) + "/" +
+                                         tenant.record.name + "/tenant.sock")
+      return id;
+  return 0;
+}
+
+void Node::ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
+                          uint64_t begin_ns, bool quiet) {
+  std::vector<uint32_t> done;
+  for (auto& [slot, process] : tenant.processes) {
+    Process::OnDevice& on = process.device[share];
+    const auto age = [&](uint64_t wait_ns) { return begin_ns >= process.since_ns + wait_ns; };
+    if (process.state == Process::State::kLive) {
+      // Its socket is closed and the driver does not know it: an exec into something else.
+      if (process.connections.empty() && age(kListLagNs) && reading.lists_processes &&
+          Listed(reading, process.id.pid) == nullptr && SlotBytes(tenant, slot, share) != 0 &&
+          quiet) {
+        Credit(tenant, process, share, SlotBytes(tenant, slot, share) / region::kUnitBytes);
+        tenant.segments->usage().slot[slot].device[share].charged_units = 0;
+      }
+      continue;
+    }
+    if (on.held_units == 0) continue;
+    const bool listed = Listed(reading, process.id.pid) != nullptr;
+    if (!reading.lists_processes) {
+      if (age(kLongestTeardownNs)) Credit(tenant, process, share, on.held_units);
+    } else if (!listed) {
+      if (age(kListLagNs)) Credit(tenant, process, share, on.held_units);
+    } else if (process.state == Process::State::kReplaced) {
+      // The pid lives on: what NVML shows above the new image's charges is still the old one's.
+      uint64_t charged = 0;
+      for (const auto& [other, p] : tenant.processes)
+        if (p.id == process.id && p.state == Process::State::kLive)
+          charged += SlotBytes(tenant, other, share);
+      const uint64_t excess = on.nvml_bytes > charged + kBlock ? on.nvml_bytes - charged : 0;
+      if (quiet && age(kListLagNs) && excess / region::kUnitBytes < on.held_units)
+        Credit(tenant, process, share, on.held_units - excess / region::kUnitBytes);
+    } else if (age(kLongestTeardownNs) && IdentityOf(process.id.pid).has_value()) {
+      Credit(tenant, process, share, on.held_units);  // the pid is somebody else's by now
+    }
+  }
+  for (auto& [slot, process] : tenant.processes) {
+    if (process.state == Process::State::kLive) continue;
+    const bool empty = std::all_of(process.device.begin(), process.device.end(),
+                                   [](const auto& on) { return on.held_units == 0; });
+    if (empty) done.push_back(slot);
+  }
+  for (const uint32_t slot : done) Release(tenant, slot);
+}
+
+// A context's cost, from a process whose books and NVML figure have both been still, and that has
+// surely finished making it: it holds more than the context, or has not moved for long.
+void Node::Learn(Tenant& tenant, unsigned share) {
+  const device::Info& info = source_.devices()[tenant.shares[share].device];
+  for (const auto& [slot, process] : tenant.processes) {
+    const Process::OnDevice& on = process.device[share];
+    if (process.state != Process::State::kLive || on.nvml_bytes == 0 || on.settled_readings < 1)
+      continue;
+    const uint64_t charged = SlotBytes(tenant, slot, share);
+    const uint64_t context =
+        std::min(region::kMaxUnits, tenant.segments->usage()
+                                        .slot[slot]
+                                        .device[share]
+                                        .kind_units[static_cast<unsigned>(region::Kind::kContext)]
+                                        .load(std::memory_order_relaxed)) *
+        region::kUnitBytes;
+    if (context == 0 || context > charged) continue;
+    if (charged == context && on.settled_readings < kSettled) continue;
+    const uint64_t rest = charged - context;
+    if (on.nvml_bytes <= rest) continue;
+    const std::string key =
+        Learned::Key(info.name, source_.driver_version(), tenant.module_loading);
+    if (!learned_.Add(key, Bytes{on.nvml_bytes - rest})) continue;
+    dirty_ = true;
+    for (auto& [id, other] : tenants_)
+      for (unsigned s = 0; s < other.shares.size(); ++s) {
+        const device::Info& its = source_.devices()[other.shares[s].device];
+        if (Learned::Key(its.name, source_.driver_version(), other.module_loading) == key)
+          other.segments->policy().device[s].context_bytes = learned_.Context(key).n;
+      }
+  }
+}
+
+void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
+  Share& share = tenant.shares[share_index];
+  const device::Info& info = source_.devices()[share.device];
+  const std::string key = Learned::Key(info.name, source_.driver_version(), tenant.module_loading);
+  const auto contexts = static_cast<int64_t>(ContextBytes(tenant, share_index));
+  int64_t with_context = 0;
+  bool settled = true;  // every context is known to be made
+  for (const auto& [slot, process] : tenant.processes) {
+    const uint64_t context = tenant.segments->usage()
+                                 .slot[slot]
+                                 .device[share_index]
+                                 .kind_units[static_cast<unsigned>(region::Kind::kContext)]
+                                 .load(std::memory_order_relaxed) *
+                             region::kUnitBytes;
+    if (context == 0) continue;
+    ++with_context;
+    const bool more = SlotBytes(tenant, slot, share_index) > context;
+    settled = settled && (more || process.device[share_index].settled_readings >= kSettled);
+  }
+  const int64_t attached = static_cast<int64_t>(share.nvml_bytes - share.unattached_bytes);
+  const int64_t charged = static_cast<int64_t>(ChargedBytes(tenant, share_index));
+  Overhead::Sample sample{
+      .gap_bytes = attached - charged,
+      .ceiling_bytes = with_context * static_cast<int64_t>(learned_.Ceiling(key).n) - contexts,
+      .floor_bytes = -contexts + contexts / 8,
+      .quiet = quiet};
+  if (!settled && sample.gap_bytes < 0) sample.gap_bytes = 0;
+  const int64_t beyond = share.overhead.Add(sample);
+  if (beyond <= static_cast<int64_t>(kBlock)) return;
+  pid_t worst = 0;
+  int64_t most = 0;
+  for (const auto& [slot, process] : tenant.processes) {
+    const int64_t gap = static_cast<int64_t>(process.device[share_index].nvml_bytes) -
+                        static_cast<int64_t>(SlotBytes(tenant, slot, share_index));
+    if (process.state == Process::State::kLive && gap > most) {
+      most = gap;
+      worst = process.id.pid;
+    }
+  }
+  Report(tenant, share.device, "beyond_charges", worst, static_cast<uint64_t>(beyond),
+         "holds " + ToString(Bytes{static_cast<uint64_t>(beyond)}) +
+             " more than it charged and contexts explain");
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,479 @@
+// The node: tenants come, change and end.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+
+#include "src/base/paths.h"
+#include "src/daemon/node.h"
+#include "src/daemon/state_file.h"
+
+namespace divvy::daemon {
+namespace {
+
+double WallClock() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string StatePath(const NodeOptions& options) { return options.machine_dir + "/state.json"; }
+
+std::string TenantDir(const NodeOptions& options, const std::string& name) {
+  return paths::TenantsDir(options.machine_dir) + "/" + name;
+}
+
+}  // namespace
+
+const char* ToString(AuditAction action) {
+  switch (action) {
+    case AuditAction::kWarn:
+      return "warn";
+    case AuditAction::kGate:
+      return "gate";
+    case AuditAction::kKill:
+      return "kill";
+  }
+  return "?";
+}
+
+Node::Node(NodeOptions options, device::Source& source, Loop& loop, Events& events,
+           std::function<void(bool)> on_change)
+    : options_(std::move(options)),
+      source_(source),
+      loop_(loop),
+      events_(events),
+      on_change_(std::move(on_change)),
+      // Unique per start, never 0, never going back within a boot.
+      generation_(static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch() /
+                                        std::chrono::nanoseconds(1))),
+      started_ns_(MonotonicNs()),
+      spare_fd_(::open("/dev/null", O_RDONLY | O_CLOEXEC)),
+      devices_(source.devices().size()) {}
+
+Node::~Node() = default;
+
+void Node::Tell(Event event) { events_.Add(std::move(event), WallClock()); }
+
+Status Node::Start() {
+  const std::string tenants_dir = paths::TenantsDir(options_.machine_dir);
+  if (::mkdir(tenants_dir.c_str(), 0700) != 0 && errno != EEXIST)
+    return IoError("cannot create " + tenants_dir, errno);
+  for (unsigned d = 0; d < devices_.size(); ++d) Sample(d);
+  Result<State> state = LoadState(StatePath(options_));
+  const std::lock_guard lock(mutex_);
+  if (!state.ok()) {
+    if (state.error().code != ErrorCode::kInvalid) return state.error();
+    const std::string kept = StatePath(options_) + ".damaged";
+    ::rename(StatePath(options_).c_str(), kept.c_str());
+    Tell({.cause = "state_damaged", .message = state.error().message + "; kept as " + kept});
+    state = State{};
+  }
+  learned_.Load(state->learned);
+  for (TenantRecord& record : state->tenants) {
+    const std::string name = record.name;
+    if (Status s = Adopt(std::move(record)); !s.ok())
+      Tell({.tenant = name, .cause = "not_adopted", .message = s.error().message});
+  }
+  // Folders of tenants that ended while no daemon looked.
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(tenants_dir, ignored))
+    if (FindTenant(entry.path().filename().string()) == nullptr)
+      std::filesystem::remove_all(entry.path(), ignored);
+  for (unsigned d = 0; d < devices_.size(); ++d) Publish(d);
+  if (Status s = SaveState(); !s.ok()) return s;
+  on_change_(!tenants_.empty());
+  return {};
+}
+
+Status Node::Adopt(TenantRecord record) {
+  std::vector<std::string> uuids = record.device_uuids;
+  const Result<std::vector<unsigned>> devices = NamedDevices(uuids);
+  if (!devices.ok()) return devices.error();
+  const bool runner_lives = record.runner.pid == 0 || Alive(record.runner);
+  std::vector<ProcessId> awaited;
+  for (const ProcessId& id : record.processes) {
+    bool listed = false;  // dead, but the driver may hold its memory still
+    for (const unsigned d : *devices)
+      for (const device::ProcessMemory& p : devices_[d].reading.processes)
+        listed = listed || p.pid == id.pid;
+    const std::optional<ProcessId> now = IdentityOf(id.pid);
+    if (now ? *now == id : listed) awaited.push_back(id);
+  }
+  if (!runner_lives && awaited.empty()) return NotFound("its processes ended meanwhile");
+  Result<Tenant*> made = MakeTenant(std::move(record), *devices);
+  if (!made.ok()) return made.error();
+  Tenant& tenant = **made;
+  tenant.awaited = std::move(awaited);
+  for (const ProcessId& id : tenant.awaited)
+    attributions_[id.pid] = {id.start_ticks, tenant.id, CommandOf(id.pid)};
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+    for (const device::ProcessMemory& p : devices_[tenant.shares[s].device].reading.processes)
+      for (const ProcessId& id : tenant.awaited)
+        if (p.pid == id.pid) tenant.shares[s].unattached_bytes += p.used.value_or(Bytes{}).n;
+    PublishOverhead(tenant, s);
+  }
+  Tell({.tenant = tenant.record.name,
+        .cause = "adopted",
+        .message = "adopted after a restart; " + std::to_string(tenant.awaited.size()) +
+                   " processes are awaited"});
+  return {};
+}
+
+Tenant* Node::FindTenant(const std::string& name) {
+  for (auto& [id, tenant] : tenants_)
+    if (tenant.record.name == name) return &tenant;
+  return nullptr;
+}
+
+Tenant* Node::FindTenant(uint64_t id) {
+  const auto it = tenants_.find(id);
+  return it == tenants_.end() ? nullptr : &it->second;
+}
+
+Result<std::vector<unsigned>> Node::NamedDevices(const std::vector<std::string>& gpus) const {
+  std::vector<unsigned> out;
+  for (const std::string& text : gpus) {
+    unsigned found = static_cast<unsigned>(devices_.size());
+    for (unsigned d = 0; d < devices_.size(); ++d) {
+      const device::Info& info = source_.devices()[d];
+      const Result<device::Uuid> uuid = device::ParseUuid(text);
+      if (uuid.ok() ? *uuid == info.uuid : text == std::to_string(info.index)) found = d;
+    }
+    if (found == devices_.size()) {
+      std::string have;
+      for (const device::Info& info : source_.devices())
+        have += (have.empty() ? "" : ", ") + std::to_string(info.index);
+      return NotFound("there is no GPU '" + text.substr(0, 64) + "' here; there are: " + have);
+    }
+    if (std::find(out.begin(), out.end(), found) != out.end())
+      return Invalid("GPU '" + text.substr(0, 64) + "' is named twice");
+    out.push_back(found);
+  }
+  return out;
+}
+
+std::vector<unsigned> Node::RoomiestDevices(unsigned count) const {
+  std::vector<unsigned> all(devices_.size());
+  std::iota(all.begin(), all.end(), 0u);
+  std::vector<Bytes> room;
+  for (const unsigned d : all) room.push_back(FreeToPromise(BooksOf(d)));
+  std::stable_sort(all.begin(), all.end(),
+                   [&](unsigned a, unsigned b) { return room[a] > room[b]; });
+  all.resize(std::min<size_t>(count, all.size()));
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+std::string Node::ChooseName(const std::vector<std::string>& command) const {
+  std::string stem = command.empty() ? "tenant" : command[0];
+  stem = paths::Sanitized(stem.substr(stem.rfind('/') + 1)).substr(0, 40);
+  std::replace(stem.begin(), stem.end(), '@', '_');
+  if (!ValidName(stem)) stem = "tenant";
+  for (unsigned n = 1;; ++n) {
+    const std::string name = stem + "-" + std::to_string(n);
+    if (std::none_of(tenants_.begin(), tenants_.end(),
+                     [&](const auto& t) { return t.second.record.name == name; }))
+      return name;
+  }
+}
+
+Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
+  // Named devices first, so that only they are read; the rest needs the lock.
+  Result<std::vector<unsigned>> devices = NamedDevices(request.gpus);
+  if (!devices.ok()) return devices.error();
+  if (devices->empty() && request.gpu_count > devices_.size())
+    return NotFound(std::to_string(request.gpu_count) + " GPUs were asked for, there are " +
+                    std::to_string(devices_.size()));
+  if (devices->empty()) {
+    for (unsigned d = 0; d < devices_.size(); ++d) Sample(d);
+  } else {
+    for (const unsigned d : *devices) Sample(d);
+  }
+
+  const std::lock_guard lock(mutex_);
+  TenantRecord record{.name = request.name,
+                      .share = request.share,
+                      .cgroup = request.cgroup,
+                      .command = request.command,
+                      .cooperative = request.cooperative,
+                      .overcommit = request.overcommit || options_.overcommit,
+                      .created = WallClock()};
+  if (request.runner_pid != 0) {
+    const std::optional<ProcessId> runner = IdentityOf(request.runner_pid);
+    struct stat st {};
+    if (!runner || ::stat(("/proc/" + std::to_string(request.runner_pid)).c_str(), &st) != 0)
+      return NotFound("runner_pid " + std::to_string(request.runner_pid) + " does not live");
+    record.runner = *runner;
+    record.runner_uid = st.st_uid;
+  } else {
+    record.runner_uid = ::geteuid();
+  }
+  if (record.name.empty()) record.name = ChooseName(record.command);
+  if (FindTenant(record.name) != nullptr)
+    return Error{ErrorCode::kExists,
+                 "there is a tenant '" + record.name + "' already; choose another --name"};
+  if (devices->empty()) *devices = RoomiestDevices(request.gpu_count);
+  for (const unsigned d : *devices) {
+    if (!devices_[d].fault.empty())
+      return Unavailable("GPU " + std::to_string(source_.devices()[d].index) + ": " +
+                         devices_[d].fault);
+    PublishLimits(d);  // takes back what others use above their promise while they can
+    if (Status s = Admit(BooksOf(d), record.share.mem, record.overcommit); !s.ok()) {
+      Tell({.tenant = record.name,
+            .device = device::ToString(source_.devices()[d].uuid),
+            .cause = "no_room",
+            .bytes = record.share.mem.n,
+            .message = s.error().message});
+      return s.error();
+    }
+    record.device_uuids.push_back(device::ToString(source_.devices()[d].uuid));
+  }
+  Result<Tenant*> made = MakeTenant(std::move(record), *devices);
+  if (!made.ok()) return made.error();
+  Tenant& tenant = **made;
+  if (Status s = SaveState(); !s.ok()) {
+    RemoveTenant(tenant.id, "");
+    return Unavailable(s.error().message + ": a tenant that a restart would forget is not made");
+  }
+  for (const unsigned d : *devices) Publish(d);
+  Tell({.tenant = tenant.record.name,
+        .pid = tenant.record.runner.pid,
+        .cause = "created",
+        .bytes = tenant.record.share.mem.n,
+        .message = "share of " + ToString(tenant.record.share.mem)});
+  on_change_(true);
+  return TenantJson(tenant);
+}
+
+Result<Tenant*> Node::MakeTenant(TenantRecord record, const std::vector<unsigned>& devices) {
+  Result<std::unique_ptr<Segments>> segments = Segments::Create(record.name, generation_);
+  if (!segments.ok()) return segments.error();
+  const uint64_t id = next_tenant_++;
+  Tenant& tenant = tenants_[id];
+  tenant.id = id;
+  tenant.record = std::move(record);
+  tenant.segments = std::move(*segments);
+  for (const unsigned d : devices) tenant.shares.push_back({.device = d});
+  WritePolicy(tenant);
+  Status s = WatchRunner(tenant);
+  if (s.ok()) s = OpenTenantSocket(tenant);
+  if (!s.ok()) {
+    RemoveTenant(id, "");
+    return s.error();
+  }
+  return &tenant;
+}
+
+void Node::WritePolicy(Tenant& tenant) {
+  region::Policy& policy = tenant.segments->policy();
+  policy.device_count = static_cast<uint32_t>(tenant.shares.size());
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+    const device::Info& info = source_.devices()[tenant.shares[s].device];
+    region::PolicyDevice& d = policy.device[s];
+    std::memcpy(d.uuid, info.uuid.bytes.data(), 16);
+    d.nvml_index = info.index;
+    d.total_bytes = info.total.n;
+    d.limit_bytes = tenant.record.share.mem.n;
+    d.rest_bytes = UINT64_MAX;
+    d.context_bytes =
+        learned_.Context(Learned::Key(info.name, source_.driver_version(), tenant.module_loading))
+            .n;
+    d.guaranteed_milli = tenant.record.share.compute.milli;
+    d.cap_milli = tenant.record.share.compute_max.milli;
+  }
+  policy.on_full_wait_ms = tenant.record.share.on_full_wait_ms;
+  policy.flags = (options_.deny_on_fault ? region::kFlagDenyOnFault : 0u) |
+                 (tenant.record.cooperative ? region::kFlagCooperative : 0u) |
+                 (tenant.record.overcommit ? region::kFlagOvercommit : 0u);
+  policy.heartbeat_ns = MonotonicNs();
+}
+
+Status Node::WatchRunner(Tenant& tenant) {
+  if (tenant.record.runner.pid == 0) return {};
+  Result<UniqueFd> pidfd = OpenPidfd(tenant.record.runner.pid);
+  // Opened first, compared after: the pidfd is of the process whose start time is read now, or of a
+  // dead one, which reads as ended.
+  if (!pidfd.ok() || !Alive(tenant.record.runner)) {
+    tenant.runner_gone = true;
+    return pidfd.ok() || pidfd.error().code == ErrorCode::kNotFound ? Status() : pidfd.error();
+  }
+  tenant.runner_pidfd = std::move(*pidfd);
+  const uint64_t id = tenant.id;
+  tenant.runner_watch = loop_.Add(tenant.runner_pidfd.get(), [this, id] {
+    const std::lock_guard lock(mutex_);
+    Tenant* t = FindTenant(id);
+    if (t == nullptr || t->runner_gone) return;
+    t->runner_gone = true;
+    loop_.Remove(t->runner_watch, t->runner_pidfd.get());
+    t->runner_watch = 0;
+    EndIfOver(*t);
+  });
+  return tenant.runner_watch != 0 ? Status() : Internal("no room for another watch");
+}
+
+Status Node::OpenTenantSocket(Tenant& tenant) {
+  // The folder itself is kept over restarts: a private mount namespace may have it bound.
+  const std::string dir = TenantDir(options_, tenant.record.name);
+  if (::mkdir(dir.c_str(), 0755) != 0 && errno != EEXIST)
+    return IoError("cannot create " + dir, errno);
+  // Whoever gets here through that mount may have any uid; from outside, tenants/ is 0700.
+  ::chmod(dir.c_str(), 0755);
+  const UniqueFd marker(
+      ::open((dir + "/tenant").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  const std::string text = tenant.record.name + "\n";
+  if (!marker.valid() ||
+      ::write(marker.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+    return IoError("cannot write " + dir + "/tenant", errno);
+  ::fchmod(marker.get(), 0644);
+  Result<UniqueFd> listener = ListenUnix(dir + "/tenant.sock", SOCK_SEQPACKET, 0666);
+  if (!listener.ok()) return listener.error();
+  tenant.listener = std::move(*listener);
+  const uint64_t id = tenant.id;
+  tenant.listener_watch = loop_.Add(tenant.listener.get(), [this, id] { OnListener(id); });
+  return tenant.listener_watch != 0 ? Status() : Internal("no room for another watch");
+}
+
+Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPatch& patch) {
+  std::vector<unsigned> devices;
+  {
+    const std::lock_guard lock(mutex_);
+    const Tenant* tenant = FindTenant(name);
+    if (tenant == nullptr) return NotFound("there is no tenant '" + name + "'");
+    for (const Share& share : tenant->shares) devices.push_back(share.device);
+  }
+  if (patch.mem)
+    for (const unsigned d : devices) Sample(d);
+  const std::lock_guard lock(mutex_);
+  Tenant* tenant = FindTenant(name);
+  if (tenant == nullptr) return NotFound("there is no tenant '" + name + "'");
+  const Result<ShareSpec> next = Patched(tenant->record.share, patch);
+  if (!next.ok()) return next.error();
+  const ShareSpec before = tenant->record.share;
+  if (next->mem > before.mem) {
+    for (const unsigned d : devices) {
+      DeviceBooks books = BooksOf(d);
+      // Its own promise makes room for the new one.
+      std::erase_if(books.promises, [&](const auto& p) { return p.tenant == name; });
+      if (Status s = Admit(books, next->mem, tenant->record.overcommit); !s.ok()) return s.error();
+    }
+  }
+  tenant->record.share = *next;
+  if (Status s = SaveState(); !s.ok()) {
+    tenant->record.share = before;
+    return Unavailable(s.error().message + ": nothing was changed");
+  }
+  region::Policy& policy = tenant->segments->policy();
+  policy.on_full_wait_ms = next->on_full_wait_ms;
+  for (unsigned s = 0; s < tenant->shares.size(); ++s) {
+    policy.device[s].guaranteed_milli = next->compute.milli;
+    policy.device[s].cap_milli = next->compute_max.milli;
+    policy.device[s].limit_bytes = next->mem.n;
+  }
+  for (const unsigned d : devices) Publish(d);
+  tenant->segments->WakePolicyWaiters();
+  tenant->segments->WakeRoomWaiters();
+  Tell({.tenant = name,
+        .cause = "changed",
+        .bytes = next->mem.n,
+        .message = "share is now " + ToString(next->mem)});
+  return TenantJson(*tenant);
+}
+
+Status Node::DeleteTenant(const std::string& name, bool force) {
+  const std::lock_guard lock(mutex_);
+  Tenant* tenant = FindTenant(name);
+  if (tenant == nullptr) return NotFound("there is no tenant '" + name + "'");
+  unsigned live = 0;
+  for (auto& [slot, process] : tenant->processes) {
+    if (process.state == Process::State::kLeaving) continue;
+    ++live;
+    if (force && process.pidfd.valid())
+      ::syscall(SYS_pidfd_send_signal, process.pidfd.get(), SIGKILL, nullptr, 0);
+  }
+  for (const ProcessId& id : tenant->awaited) {
+    if (!Alive(id)) continue;
+    ++live;
+    const Result<UniqueFd> pidfd = OpenPidfd(id.pid);
+    if (force && pidfd.ok() && Alive(id))
+      ::syscall(SYS_pidfd_send_signal, pidfd->get(), SIGKILL, nullptr, 0);
+  }
+  if (live != 0 && !force)
+    return Error{ErrorCode::kExists, "tenant '" + name + "' has " + std::to_string(live) +
+                                         " live processes; end them, or delete it with ?force=1"};
+  tenant->ending = true;
+  tenant->runner_gone = true;
+  EndIfOver(*tenant);
+  return {};
+}
+
+void Node::EndIfOver(Tenant& tenant) {
+  if (tenant.record.runner.pid != 0 || tenant.ending) {
+    if (!tenant.runner_gone || !tenant.processes.empty()) return;
+    std::erase_if(tenant.awaited, [&](const ProcessId& id) {
+      if (Alive(id)) return false;
+      for (const Share& share : tenant.shares)
+        for (const device::ProcessMemory& p : devices_[share.device].reading.processes)
+          if (p.pid == id.pid) return false;
+      return true;
+    });
+    if (tenant.awaited.empty()) RemoveTenant(tenant.id, "ended");
+  }
+}
+
+void Node::RemoveTenant(uint64_t id, const std::string& why) {
+  Tenant* tenant = FindTenant(id);
+  if (tenant == nullptr) return;
+  for (auto& [slot, process] : tenant->processes) loop_.Remove(process.watch, process.pidfd.get());
+  loop_.Remove(tenant->listener_watch, tenant->listener.get());
+  loop_.Remove(tenant->runner_watch, tenant->runner_pidfd.get());
+  std::vector<uint64_t> open;
+  for (auto& [connection_id, connection] : connections_)
+    if (connection.tenant == id) open.push_back(connection_id);
+  for (const uint64_t connection_id : open) CloseConnection(connection_id);
+  std::error_code ignored;
+  std::filesystem::remove_all(TenantDir(options_, tenant->record.name), ignored);
+  std::erase_if(attributions_, [&](const auto& a) { return a.second.tenant == id; });
+  std::vector<unsigned> devices;
+  for (const Share& share : tenant->shares) devices.push_back(share.device);
+  const std::string name = tenant->record.name;
+  tenants_.erase(id);
+  if (why.empty()) return;  // it never was: nothing to tell or save
+  if (Status s = SaveState(); !s.ok()) dirty_ = true;
+  for (const unsigned d : devices) Publish(d);
+  Tell({.tenant = name, .cause = why, .message = "its share is free again"});
+  events_.Forget(name);
+  on_change_(!tenants_.empty());
+}
+
+bool Node::HasTenants() const {
+  const std::lock_guard lock(mutex_);
+  return !tenants_.empty();
+}
+
+Status Node::SaveState() {
+  State state;
+  state.learned = learned_.ToJson();
+  for (auto& [id, tenant] : tenants_) {
+    TenantRecord record = tenant.record;
+    record.processes = tenant.awaited;
+    for (const auto& [slot, process] : tenant.processes) record.processes.push_back(process.id);
+    state.tenants.push_back(std::move(record));
+  }
+  Status s = SaveStateFile(StatePath(options_), state);
+  if (s.ok()) dirty_ = false;
+  return s;
+}
+
+Status Node::SaveIfDirty() {
+  const std::lock_guard lock(mutex_);
+  return dirty_ ? SaveState() : Status();
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,198 @@
+// The node as JSON (docs/api.md), and the tick that keeps what people and shims see fresh.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "src/daemon/node.h"
+#include "src/daemon/version.h"
+
+namespace divvy::daemon {
+namespace {
+
+using Json = nlohmann::json;
+const char* const kKindNames[region::kKinds] = {"linear", "managed", "array",  "vmm",
+                                                "pool",   "graph",   "import", "context"};
+
+uint64_t KindBytes(const Tenant& tenant, unsigned share, unsigned kind) {
+  uint64_t units = 0;
+  for (const auto& [slot, process] : tenant.processes)
+    units += std::min(region::kMaxUnits,
+                      tenant.segments->usage().slot[slot].device[share].kind_units[kind].load(
+                          std::memory_order_relaxed));
+  return units * region::kUnitBytes;
+}
+
+Json FindingJson(const Finding& f) {
+  return {{"code", f.code}, {"pid", f.pid},       {"device", f.device}, {"bytes", f.bytes},
+          {"time", f.time}, {"action", f.action}, {"active", f.active}, {"message", f.message}};
+}
+
+}  // namespace
+
+Json Node::StatusJson() const {
+  const std::lock_guard lock(mutex_);
+  return {{"version", kVersion},
+          {"api", 1},
+          {"generation", generation_},
+          {"pid", ::getpid()},
+          {"sim", options_.sim_profile},
+          {"uptime_s", static_cast<double>(MonotonicNs() - started_ns_) / 1e9},
+          {"runtime_dir", options_.machine_dir},
+          {"driver_version", source_.driver_version()},
+          {"tenants", tenants_.size()},
+          {"audit", ToString(options_.audit)},
+          {"on_fault", options_.deny_on_fault ? "deny" : "open"},
+          {"overcommit", options_.overcommit}};
+}
+
+Json Node::DevicesJson() const {
+  const std::lock_guard lock(mutex_);
+  Json out = Json::array();
+  for (unsigned d = 0; d < devices_.size(); ++d) {
+    const device::Info& info = source_.devices()[d];
+    const DeviceState& state = devices_[d];
+    const DeviceBooks books = BooksOf(d);
+    uint64_t promised = 0, leaving = 0;
+    Json tenants = Json::array();
+    for (const auto& [id, tenant] : tenants_)
+      for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+        if (tenant.shares[s].device != d) continue;
+        promised += tenant.record.share.mem.n;
+        leaving += LeavingBytes(tenant, s);
+        tenants.push_back(tenant.record.name);
+      }
+    Json outside = Json::array();
+    for (const DeviceBooks::Outside& o : books.outside)
+      outside.push_back({{"pid", o.pid}, {"command", o.command}, {"used_bytes", o.used.n}});
+    out.push_back({{"uuid", device::ToString(info.uuid)},
+                   {"index", info.index},
+                   {"name", info.name},
+                   {"pci_bus_id", info.pci_bus_id},
+                   {"total_bytes", info.total.n},
+                   {"used_bytes", state.reading.used.n},
+                   {"free_bytes", state.reading.free.n},
+                   {"driver_reserved_bytes", state.driver.n},
+                   {"outside_bytes", OutsideSum(books).n},
+                   {"promised_bytes", promised},
+                   {"leaving_bytes", leaving},
+                   {"free_to_promise_bytes", FreeToPromise(books).n},
+                   {"lists_processes", state.reading.lists_processes},
+                   {"tenants", tenants},
+                   {"outside", outside},
+                   {"health", state.fault.empty() ? "ok" : state.fault}});
+  }
+  return {{"devices", out}};
+}
+
+Json Node::TenantJson(const Tenant& tenant) const {
+  const TenantRecord& r = tenant.record;
+  Json shares = Json::array(), devices = Json::array();
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+    const Share& share = tenant.shares[s];
+    const device::Info& info = source_.devices()[share.device];
+    const region::PolicyDevice& policy = tenant.segments->policy().device[s];
+    const uint64_t limit = policy.limit_bytes.load(std::memory_order_relaxed);
+    const uint64_t used = UsedBytes(tenant, s);
+    const int64_t overhead = share.overhead.bytes() + static_cast<int64_t>(share.unattached_bytes);
+    Json kinds = Json::object();
+    for (unsigned k = 0; k < region::kKinds; ++k) kinds[kKindNames[k]] = KindBytes(tenant, s, k);
+    shares.push_back({{"device", device::ToString(info.uuid)},
+                      {"index", info.index},
+                      {"limit_bytes", limit},
+                      {"promised_bytes", r.share.mem.n},
+                      {"limit_max_bytes", r.share.mem_max.n},
+                      {"used_bytes", used},
+                      {"charged_bytes", ChargedBytes(tenant, s)},
+                      {"nvml_bytes", share.nvml_bytes},
+                      {"kinds", kinds},
+                      {"overhead_bytes", overhead},
+                      {"context_bytes", policy.context_bytes.load(std::memory_order_relaxed)},
+                      {"leaving_bytes", LeavingBytes(tenant, s)},
+                      {"measured", share.measured},
+                      {"over", used > limit},
+                      {"gated", share.gated},
+                      {"compute_percent", r.share.compute.milli / 1000.0},
+                      {"compute_max_percent", r.share.compute_max.milli / 1000.0},
+                      {"weight", r.share.weight}});
+    devices.push_back(
+        {{"uuid", device::ToString(info.uuid)}, {"index", info.index}, {"pci", info.pci_bus_id}});
+  }
+  Json processes = Json::array();
+  bool leaving = false;
+  for (const auto& [slot, process] : tenant.processes) {
+    uint64_t charged = 0, nvml = 0;
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+      charged += process.state == Process::State::kLive
+                     ? SlotBytes(tenant, slot, s)
+                     : process.device[s].held_units * region::kUnitBytes;
+      nvml += process.device[s].nvml_bytes;
+    }
+    leaving = leaving || process.state == Process::State::kLeaving;
+    processes.push_back({{"pid", process.id.pid},
+                         {"ns_pid", process.ns_pid},
+                         {"command", process.command},
+                         {"slot", slot},
+                         {"state", process.state == Process::State::kLive      ? "live"
+                                   : process.state == Process::State::kLeaving ? "leaving"
+                                                                               : "replaced"},
+                         {"charged_bytes", charged},
+                         {"nvml_bytes", nvml}});
+  }
+  Json awaited = Json::array();
+  for (const ProcessId& id : tenant.awaited) awaited.push_back(id.pid);
+  Json findings = Json::array();
+  for (const Finding& f : tenant.findings)
+    if (f.readings >= 2 || !f.action.empty()) findings.push_back(FindingJson(f));
+  const std::string dir = options_.machine_dir + "/tenants/" + r.name;
+  return {{"name", r.name},
+          {"dir", dir},
+          {"socket", dir + "/tenant.sock"},
+          {"devices", devices},
+          {"class", ToString(r.share.share_class)},
+          {"cooperative", r.cooperative},
+          {"overcommit", r.overcommit},
+          {"on_full", r.share.on_full_wait_ms == 0
+                          ? Json{{"mode", "fail"}}
+                          : Json{{"mode", "wait"}, {"wait_ms", r.share.on_full_wait_ms}}},
+          {"created", r.created},
+          {"command", r.command},
+          {"runner_pid", r.runner.pid},
+          {"state", tenant.ending         ? "ending"
+                    : !tenant.runner_gone ? "running"
+                    : leaving             ? "leaving"
+                                          : "orphaned"},
+          {"shares", shares},
+          {"processes", processes},
+          {"awaited", awaited},
+          {"refusals", tenant.refusals},
+          {"findings", findings}};
+}
+
+Result<Json> Node::TenantsJson(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  Json list = Json::array();
+  for (const auto& [id, tenant] : tenants_) {
+    if (name.empty()) list.push_back(TenantJson(tenant));
+    if (tenant.record.name == name) return TenantJson(tenant);
+  }
+  if (!name.empty()) return NotFound("there is no tenant '" + name + "'");
+  return Json{{"tenants", list}};
+}
+
+void Node::Tick() {
+  const std::lock_guard lock(mutex_);
+  const uint64_t now = MonotonicNs();
+  for (auto& [id, tenant] : tenants_) {
+    region::Policy& policy = tenant.segments->policy();
+    policy.heartbeat_ns.store(now, std::memory_order_relaxed);
+    policy.heartbeat_word.fetch_add(1, std::memory_order_relaxed);
+    HarvestEvents(tenant);
+  }
+  constexpr uint64_t kHelloWithinNs = 5'000'000'000;
+  std::vector<uint64_t> silent;
+  for (const auto& [id, connection] : connections_)
+    if (connection.slot == 0 && now - connection.since_ns > kHelloWithinNs) silent.push_back(id);
+  for (const uint64_t id : silent) CloseConnection(id);
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,42 @@
+#include "src/daemon/options.h"
+
+#include <CLI/CLI.hpp>
+
+#include "src/base/paths.h"
+#include "src/daemon/version.h"
+
+namespace divvy::daemon {
+
+bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
+  CLI::App app{"divvyd: holds the tenants of one machine's GPUs to their shares."};
+  app.set_version_flag("--version", std::string("divvyd ") + kVersion);
+  app.add_option("--sim", out.sim_profile,
+                 "a simulated machine instead of the real one, e.g. h100x4");
+  app.add_option("--runtime-dir", out.runtime_dir,
+                 "where sockets and state lie (DIVVY_RUNTIME_DIR)");
+  app.add_flag("--private", out.private_daemon, "end 2 s after the last tenant has");
+  app.add_flag("--foreground", out.foreground, "log to stderr instead of divvyd.log");
+  app.add_flag("--overcommit", out.node.overcommit, "promise more memory than there is");
+  app.add_option("--ready-fd", out.ready_fd, "write 'ready' or an error line here, once");
+  std::string audit = "warn", on_fault = "open";
+  app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
+      ->check(CLI::IsMember({"warn", "gate", "kill"}));
+  app.add_option("--on-fault", on_fault, "gates of tenants whose daemon died: open, deny (open)")
+      ->check(CLI::IsMember({"open", "deny"}));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    exit_code = app.exit(e);
+    return false;
+  }
+  if (out.runtime_dir.empty()) out.runtime_dir = paths::RuntimeDir();
+  out.node.machine_dir = paths::MachineDir(out.runtime_dir, out.sim_profile);
+  out.node.sim_profile = out.sim_profile;
+  out.node.audit = audit == "gate"   ? AuditAction::kGate
+                   : audit == "kill" ? AuditAction::kKill
+                                     : AuditAction::kWarn;
+  out.node.deny_on_fault = on_fault == "deny";
+  return true;
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,27 @@
+#include "src/daemon/overhead.h"
+
+#include <algorithm>
+
+namespace divvy::daemon {
+
+int64_t Overhead::Add(const Sample& sample) {
+  RaiseTo(sample.floor_bytes);
+  if (!sample.quiet) {
+    beyond_before_ = false;
+    return 0;
+  }
+  const int64_t ceiling = std::max<int64_t>(sample.ceiling_bytes, 0);
+  const int64_t gap =
+      std::clamp(sample.gap_bytes, std::min<int64_t>(sample.floor_bytes, 0), ceiling);
+  if (gap >= bytes_ || bytes_ - gap <= kSnap) {
+    bytes_ = gap;
+  } else {
+    bytes_ -= (bytes_ - gap) / 4;
+  }
+  const bool beyond = sample.gap_bytes > ceiling;
+  const bool sure = beyond && beyond_before_;
+  beyond_before_ = beyond;
+  return sure ? sample.gap_bytes - ceiling : 0;
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,133 @@
+#include "src/daemon/procfs.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+
+namespace divvy::daemon {
+namespace {
+
+// The whole of a small /proc file, at most `limit` bytes.
+std::string ReadSmall(const std::string& path, size_t limit = 4096) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string out;
+  char buffer[4096];
+  while (fd.valid() && out.size() < limit) {
+    const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
+    if (n <= 0) break;
+    out.append(buffer, static_cast<size_t>(n));
+  }
+  return out;
+}
+
+std::string ProcPath(pid_t pid, const char* file) {
+  return "/proc/" + std::to_string(pid) + "/" + file;
+}
+
+}  // namespace
+
+std::optional<ProcStat> ParseStat(const std::string& line) {
+  const size_t close = line.rfind(')');  // the command is the user's; what follows is not
+  if (close == std::string::npos) return std::nullopt;
+  ProcStat stat;
+  unsigned long long start = 0;
+  const int n = std::sscanf(line.c_str() + close + 1,
+                            " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                            "%*d %*d %llu",
+                            &stat.state, &stat.parent, &start);
+  if (n != 3) return std::nullopt;
+  stat.start_ticks = start;
+  return stat;
+}
+
+std::optional<ProcStat> ReadStat(pid_t pid) {
+  if (pid <= 0) return std::nullopt;
+  const std::string line = ReadSmall(ProcPath(pid, "stat"));
+  return line.empty() ? std::nullopt : ParseStat(line);
+}
+
+std::optional<ProcessId> IdentityOf(pid_t pid) {
+  const std::optional<ProcStat> stat = ReadStat(pid);
+  if (!stat || stat->state == 'Z' || stat->state == 'X') return std::nullopt;
+  return ProcessId{pid, stat->start_ticks};
+}
+
+bool Alive(const ProcessId& id) {
+  const std::optional<ProcessId> now = IdentityOf(id.pid);
+  return now && *now == id;
+}
+
+Result<UniqueFd> OpenPidfd(pid_t pid) {
+  UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (fd.valid()) return fd;
+  if (errno == ESRCH || errno == EINVAL)
+    return NotFound("there is no process " + std::to_string(pid));
+  return IoError("cannot watch process " + std::to_string(pid), errno);
+}
+
+std::string CommandOf(pid_t pid) {
+  std::string line = ReadSmall(ProcPath(pid, "cmdline"), 200);
+  while (!line.empty() && line.back() == '\0') line.pop_back();
+  if (line.empty()) {
+    line = ReadSmall(ProcPath(pid, "comm"), 64);
+    while (!line.empty() && line.back() == '\n') line.pop_back();
+  }
+  if (line.size() > 200) line.resize(200);
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) c = ' ';
+  return line;
+}
+
+std::string CgroupOf(pid_t pid) {
+  const std::string text = ReadSmall(ProcPath(pid, "cgroup"), 16384);
+  std::string first;
+  for (size_t at = 0; at < text.size();) {
+    size_t end = text.find('\n', at);
+    if (end == std::string::npos) end = text.size();
+    const std::string line = text.substr(at, end - at);
+    at = end + 1;
+    const size_t second_colon = line.find(':', line.find(':') + 1);
+    if (second_colon == std::string::npos) continue;
+    const std::string path = line.substr(second_colon + 1);
+    if (line.starts_with("0::")) {
+      if (path != "/") return path;
+    } else if (first.empty() && path != "/") {
+      first = path;
+    }
+  }
+  return first;
+}
+
+std::string EnvironmentOf(pid_t pid, const std::string& name) {
+  const std::string all = ReadSmall(ProcPath(pid, "environ"), 1 << 20);
+  const std::string wanted = name + "=";
+  for (size_t at = 0; at < all.size();) {
+    size_t end = all.find('\0', at);
+    if (end == std::string::npos) end = all.size();
+    if (all.compare(at, wanted.size(), wanted) == 0)
+      return all.substr(at + wanted.size(), end - at - wanted.size());
+    at = end + 1;
+  }
+  return "";
+}
+
+bool InInitialPidNamespace() {
+  // PROC_PID_INIT_INO of the kernel (include/linux/proc_ns.h): the first namespace's inode number
+  // is fixed.
+  char text[64];
+  const ssize_t n = ::readlink("/proc/self/ns/pid", text, sizeof text);
+  return n > 0 && std::string(text, static_cast<size_t>(n)) == "pid:[4026531836]";
+}
+
+uint64_t MonotonicNs() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace divvy::daemon

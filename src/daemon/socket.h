@@ -1,0 +1,32 @@
+// The tenant's listening socket and its packets: thin shells around the system calls.
+//
+// Side: the daemon. Non-blocking throughout. Threads: any; no state.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <string>
+
+#include "src/base/result.h"
+#include "src/base/unique_fd.h"
+
+namespace divvy::daemon {
+
+// A listening AF_UNIX socket at `path` with `mode`; replaces a stale file of that name. kInvalid
+// when the path is longer than the 107 bytes a socket address holds.
+Result<UniqueFd> ListenUnix(const std::string& path, int type, mode_t mode);
+
+struct Peer {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  UniqueFd pidfd;  // of the very process that connected; invalid before Linux 6.5
+};
+// The process that connected. kNotFound: it is already gone.
+Result<Peer> PeerOf(int connection);
+
+// Sends one packet, with `count` descriptors. False when the peer is gone or does not read.
+bool SendPacket(int connection, const void* data, size_t size, const int* fds = nullptr,
+                unsigned count = 0);
+
+}  // namespace divvy::daemon

@@ -1,0 +1,52 @@
+#include "src/daemon/tenant.h"
+
+#include <algorithm>
+
+#include "src/region/books.h"
+
+namespace divvy::daemon {
+
+uint64_t ChargeSequence(const Tenant& tenant) {
+  uint64_t sum = tenant.epoch;
+  for (const auto& [slot, process] : tenant.processes)
+    sum += tenant.segments->usage().slot[slot].charges.load(std::memory_order_acquire);
+  return sum;
+}
+
+uint64_t ChargedBytes(const Tenant& tenant, unsigned share) {
+  return region::BookBytes(tenant.segments->usage(), share);
+}
+
+uint64_t LeavingBytes(const Tenant& tenant, unsigned share) {
+  uint64_t units = 0;
+  for (const auto& [slot, process] : tenant.processes)
+    if (process.state != Process::State::kLive) units += process.device[share].held_units;
+  return std::min(units * region::kUnitBytes, ChargedBytes(tenant, share));
+}
+
+uint64_t ContextBytes(const Tenant& tenant, unsigned share) {
+  uint64_t units = 0;
+  for (const auto& [slot, process] : tenant.processes)
+    units +=
+        std::min(region::kMaxUnits, tenant.segments->usage()
+                                        .slot[slot]
+                                        .device[share]
+                                        .kind_units[static_cast<unsigned>(region::Kind::kContext)]
+                                        .load(std::memory_order_relaxed));
+  return units * region::kUnitBytes;
+}
+
+uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
+  const uint64_t units = tenant.segments->usage().slot[slot].device[share].charged_units.load(
+      std::memory_order_acquire);
+  return std::min(units, region::kMaxUnits) * region::kUnitBytes;
+}
+
+uint64_t UsedBytes(const Tenant& tenant, unsigned share) {
+  const Share& s = tenant.shares[share];
+  const int64_t booked = static_cast<int64_t>(ChargedBytes(tenant, share)) + s.overhead.bytes() +
+                         static_cast<int64_t>(s.unattached_bytes);
+  return std::max(booked > 0 ? static_cast<uint64_t>(booked) : 0, s.nvml_bytes);
+}
+
+}  // namespace divvy::daemon

@@ -1,0 +1,110 @@
+// One tenant as the daemon sees it: its share of each device, its segments, its processes.
+//
+// Plain data; every field is guarded by the node's lock except what Segments says is atomic.
+// A Process is one slot of the usage segment: a pid has a second one when a second copy of the shim
+// runs in it (dlmopen), and while what it held before an exec is still leaving.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "src/base/unique_fd.h"
+#include "src/daemon/overhead.h"
+#include "src/daemon/request.h"
+#include "src/daemon/segments.h"
+
+namespace divvy::daemon {
+
+struct Process {
+  enum class State {
+    kLive,
+    kLeaving,   // dead and buried; the driver may still hold its memory
+    kReplaced,  // lives, but what this slot held belongs to the image before an exec
+  };
+  ProcessId id;
+  uid_t uid = 0;
+  uint32_t slot = 0;
+  uint32_t ns_pid = 0;
+  std::string command;
+  bool second_copy = false;
+  State state = State::kLive;
+  UniqueFd pidfd;
+  uint64_t watch = 0;                 // loop id of pidfd
+  std::vector<uint64_t> connections;  // none while it lives: exec, or all descriptors closed
+  uint64_t since_ns = 0;              // of kLeaving, kReplaced, or of the last connection's end
+  struct OnDevice {                   // by share index
+    uint64_t held_units = 0;          // kLeaving, kReplaced: still in the book
+    uint64_t nvml_bytes = 0;          // last reading
+    uint64_t charges_seen = 0;        // slot's charge sequence at the last reading
+    unsigned settled_readings = 0;    // equal ones in a row
+  };
+  std::array<OnDevice, region::kMaxDevices> device;
+};
+
+struct Finding {
+  std::string code;  // no_hello, beyond_charges, foreign_device, scribbled
+  pid_t pid = 0;
+  std::string device;  // UUID
+  uint64_t bytes = 0;
+  double time = 0;
+  std::string action;  // what was done: warn, gate, kill
+  std::string message;
+  bool active = true;     // still so at the last reading
+  unsigned readings = 0;  // in a row that showed it; acted on at the second
+  bool seen_now = false;  // scratch of one reading
+};
+
+struct Share {
+  unsigned device = 0;  // index into the node's devices
+  Overhead overhead;
+  uint64_t unattached_bytes = 0;  // NVML's sum over its processes that have not said hello
+  uint64_t nvml_bytes = 0;        // NVML's sum over all its processes
+  bool measured = false;          // the last reading gave per-process figures
+  bool gated = false;             // shut by the audit
+  uint64_t sequence_seen = 0;     // Σ charge sequences when last looked
+  uint64_t changed_ns = 0;        // when it was last seen to change
+};
+
+struct Tenant {
+  uint64_t id = 0;  // never used again
+  TenantRecord record;
+  std::vector<Share> shares;
+  std::unique_ptr<Segments> segments;
+  std::string module_loading;  // CUDA_MODULE_LOADING of its newest process
+
+  UniqueFd listener;
+  uint64_t listener_watch = 0;
+  UniqueFd runner_pidfd;
+  uint64_t runner_watch = 0;
+  bool runner_gone = false;
+
+  std::map<uint32_t, Process> processes;  // by slot
+  std::set<uint32_t> free_slots;          // below next_slot
+  uint32_t next_slot = 1;
+  uint64_t epoch = 0;              // the daemon's own changes to the books
+  std::vector<ProcessId> awaited;  // adopted after a restart, not heard of since
+  std::vector<Finding> findings;
+  bool ending = false;  // deleted by force: nobody may join, ends with its last process
+
+  uint64_t events_seen = 0;  // usage.event_head when last harvested
+  std::array<uint64_t, region::kMaxEvents> event_sequence{};
+  std::map<std::string, uint64_t> refusals;  // by cause
+};
+
+// Σ of the live slots' charge sequences and the daemon's own changes: equal before and after a
+// reading of NVML means that nothing was booked in between.
+uint64_t ChargeSequence(const Tenant& tenant);
+uint64_t ChargedBytes(const Tenant& tenant, unsigned share);
+uint64_t LeavingBytes(const Tenant& tenant, unsigned share);
+uint64_t ContextBytes(const Tenant& tenant, unsigned share);  // charged for contexts, live slots
+// What the tenant holds of the device: charges and overhead, or what NVML says if that is more.
+uint64_t UsedBytes(const Tenant& tenant, unsigned share);
+// Charges of one process, clamped: a scribbled slot must not overflow a sum.
+uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share);
+
+}  // namespace divvy::daemon
