@@ -1,6 +1,7 @@
 // Cluster: see cluster.h. All changes go through Move, so every one is logged once.
 #include "src/placement/cluster.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace divvy::placement {
@@ -15,6 +16,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
   n.device_count = static_cast<uint8_t>(spec.devices);
   n.model = spec.model;
   n.device_memory_mib = spec.device_memory_mib;
+  n.pool = PoolOf({n.cpu_total, n.memory_total, n.device_memory_mib, n.device_count, n.model});
   nodes_.push_back(n);
   for (int d = 0; d < spec.devices; ++d) {
     Device device;
@@ -31,12 +33,45 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
     log_.assign(std::bit_ceil(nodes_.size() * 2), 0);
     log_end_ += log_.size();  // everybody lags: the ring was re-laid
   }
+  Count(id, 1);
   Log(id);
   return id;
 }
 
+uint8_t Cluster::PoolOf(const Pool& pool) {
+  auto it = std::find(pools_.begin(), pools_.end(), pool);
+  if (it == pools_.end() && pools_.size() == kMaxPools) {
+    it = std::find_if(pools_.begin(), pools_.end(),
+                      [&](const Pool& p) { return p.model == pool.model; });
+    if (it == pools_.end()) it = pools_.begin();
+  }
+  if (it == pools_.end()) {
+    pools_.push_back(pool);
+    left_milli_.push_back(0);
+    whole_nodes_.push_back({});
+    return static_cast<uint8_t>(pools_.size() - 1);
+  }
+  return static_cast<uint8_t>(it - pools_.begin());
+}
+
+void Cluster::Count(NodeId id, int sign) {
+  const Node& n = nodes_[id];
+  if (n.closed) return;
+  int whole = 0;
+  int64_t left = 0;
+  for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
+    if (devices_[d].compute_left <= 0) continue;
+    left += devices_[d].compute_left;
+    whole += devices_[d].compute_left == kWholeMilli;
+  }
+  left_milli_[n.pool] += sign * left;
+  whole_nodes_[n.pool][whole] += static_cast<uint32_t>(sign);
+}
+
 void Cluster::SetClosed(NodeId node, bool closed) {
+  Count(node, -1);
   nodes_[node].closed = closed;
+  Count(node, 1);
   Log(node);
 }
 
@@ -45,6 +80,7 @@ void Cluster::SetHealthy(NodeId node, int device, bool healthy) {
   if ((d.compute_left >= 0) == healthy) return;
   d.compute_left =
       static_cast<int16_t>(d.compute_left + (healthy ? kOutOfService : -kOutOfService));
+  Count(node, 1);
   Log(node);
 }
 
@@ -59,6 +95,7 @@ void Cluster::Give(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
 void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli,
                    int sign) {
   Node& n = nodes_[node];
+  if (devices != 0) Count(node, -1);
   n.cpu_left -= sign * shape.cpu_milli;
   n.memory_left -= sign * shape.memory_mib;
   n.slots_left -= sign;
@@ -72,6 +109,7 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
     uint16_t& count = kinds_[node][static_cast<int>(kind)];
     count = static_cast<uint16_t>(count + sign);
   }
+  if (devices != 0) Count(node, 1);
   Log(node);
 }
 

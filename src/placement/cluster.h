@@ -40,6 +40,11 @@ class Cluster {
   int64_t total_milli() const { return total_milli_; }  // compute of all devices, healthy or not
   int64_t used_milli() const { return used_milli_; }
   int64_t total_cpu_milli() const { return total_cpu_milli_; }
+  const std::vector<Pool>& pools() const { return pools_; }
+  // What the open nodes of a pool have left: compute, and how many nodes have so many untouched
+  // devices.
+  int64_t LeftMilli(size_t pool) const { return left_milli_[pool]; }
+  uint32_t NodesWithWhole(size_t pool, int whole) const { return whole_nodes_[pool][whole]; }
 
   // The change log: entries [log_begin, log_end) name the nodes changed, oldest first. An entry
   // counts only if it is the node's last (LastChange). The log forgets; who lags behind
@@ -53,6 +58,8 @@ class Cluster {
 
  private:
   void Log(NodeId id);
+  uint8_t PoolOf(const Pool& pool);
+  void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
   void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
 
   std::vector<Node> nodes_;
@@ -61,6 +68,9 @@ class Cluster {
   std::vector<uint64_t> last_change_;
   std::vector<NodeId> log_ = std::vector<NodeId>(4096);  // ring, size a power of two
   uint64_t log_end_ = 0;
+  std::vector<Pool> pools_;
+  std::vector<int64_t> left_milli_;                                 // per pool
+  std::vector<std::array<uint32_t, kMaxDevices + 1>> whole_nodes_;  // per pool
   int64_t total_milli_ = 0;
   int64_t used_milli_ = 0;
   int64_t total_cpu_milli_ = 0;

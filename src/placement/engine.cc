@@ -1,6 +1,7 @@
 // Engine: see engine.h.
 #include "src/placement/engine.h"
 
+#include <array>
 #include <utility>
 
 namespace divvy::placement {
@@ -24,13 +25,17 @@ ShapeId Engine::Intern(const Shape& shape) {
 std::optional<Decision> Engine::Decide(ShapeId id) {
   Scores& scores = scores_[id];
   const Shape& shape = shapes_[id];
-  scores.Refresh(cluster_, *policy_, shape, epoch_);
+  if (policy_->Adapt(cluster_)) ++epoch_;
+  lanes_.Update(cluster_);
+  scores.Refresh(cluster_, lanes_, *policy_, shape, epoch_);
   NodeId node;
   if (policy_->Draws()) {
     const uint32_t fitting = scores.CountFitting();
-    node = fitting == 0 ? kNoNode : scores.NthFitting(policy_->Draw(fitting));
+    node = fitting == 0 ? kNoNode : scores.NthFitting(lanes_, policy_->Draw(fitting));
   } else {
-    node = scores.Best();
+    std::array<int32_t, kMaxPools> bias;
+    if (!policy_->PoolBias(cluster_, shape, &bias)) bias.fill(0);
+    node = scores.Best(lanes_, bias);
   }
   if (node == kNoNode) return std::nullopt;
   const Choice choice = policy_->Evaluate(cluster_.View(node), shape);

@@ -91,6 +91,7 @@ class Engine {
   std::vector<Shape> shapes_;
   std::unordered_map<Shape, ShapeId, ShapeHash> shape_ids_;
   std::vector<Scores> scores_;
+  Lanes lanes_;
   uint32_t epoch_ = 1;
   std::vector<Tenant> tenants_;
   std::vector<TenantId> heads_;  // per node

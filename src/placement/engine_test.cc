@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <vector>
 
@@ -176,11 +177,14 @@ TEST(Engine, CachedScoresEqualFreshOnes) {
       const Request& r = kinds[rng.Below(kinds.size())];
       const ShapeId shape = e.Intern(r.shape);
       const std::optional<Decision> got = e.Decide(shape);
+      std::array<int32_t, kMaxPools> bias;
+      if (!e.policy().PoolBias(e.cluster(), r.shape, &bias)) bias.fill(0);
       Decision want;
       for (NodeId id = 0; id < e.cluster().size(); ++id) {
         const NodeView view = e.cluster().View(id);
         if (!Fits(view, r.shape)) continue;
-        const Choice c = e.policy().Evaluate(view, r.shape);
+        Choice c = e.policy().Evaluate(view, r.shape);
+        c.score += bias[view.node.pool];
         if (c.score > want.score) want = {id, c.devices, c.score};
       }
       ASSERT_EQ(got ? got->node : kNoNode, want.node) << info.name << " step " << step;

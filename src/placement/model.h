@@ -17,6 +17,7 @@ inline constexpr NodeId kNoNode = ~NodeId{0};
 inline constexpr int32_t kWholeMilli = 1000;  // all compute of one device
 inline constexpr int kMaxDevices = 32;        // per node: bits of a DeviceMask
 inline constexpr int kMaxModels = 64;         // bits of Shape::models
+inline constexpr int kMaxPools = 64;          // kinds of hardware, see Pool
 inline constexpr uint64_t kAnyModel = ~uint64_t{0};
 
 // How the devices of one multi-device request must hang together.
@@ -82,10 +83,22 @@ struct Node {
   uint32_t first_device = 0;
   uint8_t device_count = 0;
   uint8_t model = 0;
+  uint8_t pool = 0;
   bool closed = false;  // cordoned or removed: takes nothing new
   int32_t cpu_total = 0;
   int32_t memory_total = 0;
   int32_t device_memory_mib = 0;  // of each device
+};
+
+// Nodes of equal hardware form a pool. With more than kMaxPools kinds of hardware the rest joins
+// the first pool of its model: pools guide policies, they do not decide what fits.
+struct Pool {
+  int32_t cpu_milli = 0;
+  int32_t memory_mib = 0;
+  int32_t device_memory_mib = 0;
+  uint8_t devices = 0;
+  uint8_t model = 0;
+  bool operator==(const Pool&) const = default;
 };
 
 // How many tenants of each kind a node holds (for the clustering policy).

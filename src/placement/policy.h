@@ -2,6 +2,7 @@
 // Policies are pure functions of the node and of what they learnt; the engine caches their scores.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -35,6 +36,22 @@ class Policy {
   // The shape fits the node (Fits is true). Must depend on nothing but the view, the shape and
   // what was learnt, except for policies that draw.
   virtual Choice Evaluate(const NodeView& view, const Shape& shape) const = 0;
+
+  // Looks at the whole cluster before a decision; true if that changes what Evaluate returns (the
+  // engine then forgets all scores, so this should be rare). Constant time.
+  virtual bool Adapt(const Cluster& cluster) {
+    (void)cluster;
+    return false;
+  }
+  // Added to the score of every node of a pool, afresh in each decision: cheap, unlike Adapt.
+  // Returns false if it is 0 for all of them.
+  virtual bool PoolBias(const Cluster& cluster, const Shape& shape,
+                        std::array<int32_t, kMaxPools>* bias) {
+    (void)cluster;
+    (void)shape;
+    (void)bias;
+    return false;
+  }
 
   // A policy that draws returns true: then the engine takes the Draw(n)-th of the n nodes that fit.
   virtual bool Draws() const { return false; }

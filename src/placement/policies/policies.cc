@@ -1,6 +1,7 @@
 // The list of policies: see policies.h. A new policy is one file and one line here.
 #include "src/placement/policies/policies.h"
 
+#include "src/placement/policies/default.h"
 #include "src/placement/policies/published.h"
 
 namespace divvy::placement {
@@ -11,6 +12,8 @@ struct Entry {
 };
 const std::vector<Entry>& Entries() {
   static const std::vector<Entry> entries = {
+      {{"default", "fragmentation, stranded CPU, patterns and scarce models, all learnt"},
+       [](uint64_t) { return MakeDefault(); }},
       {{"fgd", "least growth of fragmentation (published)"}, [](uint64_t) { return MakeFgd(); }},
       {{"bestfit", "least CPU and compute left on the node (published)"},
        [](uint64_t) { return MakeBestFit(); }},

@@ -1,0 +1,33 @@
+// default: Divvy's own policy. Takes the place where a potential of the node grows least:
+//   fragmentation  idle compute that the expected requests could not use; nodes that can serve
+//                  requests for several devices weigh more the scarcer they become
+// + stranded CPU   idle compute for which the node has no CPU left
+// + pattern        idle compute of devices that no combination of expected requests would fill
+// + scarcity       use of a pool that others, who can use few pools, will ask for
+// Everything is learnt from the request mix and the cluster; scores are integers.
+#pragma once
+
+#include <memory>
+
+#include "src/placement/policy.h"
+
+namespace divvy::placement {
+
+// Weights of the parts: no size of any request is among them. How they were chosen, and what each
+// does to the figures: docs/placement.md.
+struct DefaultTuning {
+  double base = 3;         // a request counts (devices + base) times in the fragmentation
+  double whole = 1;        // weight of requests for several devices while nodes are plenty
+  double near_part = 0.6;  // worth of a node that is nearly whole, see ExpectedUse::Weights
+  double near_power = 3;
+  double plenty = 0.1;     // whole nodes are plenty while demand for them is this part of them
+  int max_doublings = 5;   // each doubling of that part doubles their weight
+  double stranded = 0.2;   // weight of compute without CPU
+  double cpu_slack = 1.2;  // CPU per device, relative to the mix, that counts as enough
+  double pattern = 8;      // weight of compute that no pattern fills
+  double scarcity = 0.5;   // price of compute in a pool that is wanted as much as there is
+};
+
+std::unique_ptr<Policy> MakeDefault(const DefaultTuning& tuning = {});
+
+}  // namespace divvy::placement

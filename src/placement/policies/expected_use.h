@@ -1,0 +1,68 @@
+// How much of a node's idle compute the expected requests could use: sums over the request mix,
+// tabulated so that one device costs one look-up. Part of the default policy.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "src/placement/cluster.h"
+#include "src/placement/mix.h"
+
+namespace divvy::placement {
+
+class ExpectedUse {
+ public:
+  static constexpr int kOneBits = 16;
+  static constexpr int64_t kOne = 1 << kOneBits;
+
+  struct Weights {
+    double base;   // a request counts count * (devices + base) times
+    double whole;  // times this if it is for several devices
+    // A node that lacks some of the devices for such a request is worth this part of one that has
+    // them all, times (there / wanted) ^ power: it may become whole when tenants leave.
+    double near_part;
+    double near_power;
+  };
+  void Learn(const std::vector<MixEntry>& entries, const Cluster& cluster, const Weights& weights);
+
+  // The tables for that node with that much CPU left.
+  class Row {
+   public:
+    // Of a device's rest: idle compute, in milli / kOne, times the part of the requests (for one
+    // device) that it could serve.
+    int64_t Of(int32_t compute_left, int32_t memory_left) const {
+      const size_t c = use_->compute_bucket_[compute_left];
+      const size_t m = use_->memory_sizes_.empty() ? 0 : use_->MemoryBucket(memory_left);
+      return compute_left * int64_t{single_[c * use_->memory_buckets_ + m]};
+    }
+    // The same for requests for several devices, of which this many whole ones are there.
+    int64_t OfWhole(int32_t whole) const { return multi_[whole]; }
+
+   private:
+    friend class ExpectedUse;
+    const ExpectedUse* use_;
+    const int32_t* single_;
+    const int64_t* multi_;
+  };
+  Row At(const Node& node, int32_t cpu_left) const;
+
+ private:
+  size_t MemoryBucket(int32_t memory_left) const;
+
+  std::vector<int32_t> cpu_sizes_;  // distinct, ascending; few enough for a binary search
+  std::array<uint8_t, kWholeMilli + 1> compute_bucket_{};
+  std::vector<int32_t> memory_sizes_;
+  size_t compute_buckets_ = 1;
+  size_t memory_buckets_ = 1;
+  struct Place {
+    uint16_t table;  // pools that no request tells apart share one
+    uint16_t slot;   // by the number of devices
+  };
+  std::vector<Place> place_of_pool_;  // pools that came later are not in it
+  size_t slots_ = 1;
+  std::vector<int32_t> single_;  // [table][cpu][compute][memory]
+  std::vector<int64_t> multi_;   // [table][cpu][slot][whole devices]
+};
+
+}  // namespace divvy::placement
