@@ -5,6 +5,13 @@
 #include <algorithm>
 
 namespace divvy::arbiter {
+namespace {
+
+// Work may finish this often while a tenant says that it only copies; then it is not believed until
+// it is seen at work.
+constexpr uint32_t kPausesBelieved = 3;
+
+}  // namespace
 
 DeviceArbiter::DeviceArbiter(unsigned max_tenants, const Tunables& tunables)
     : k_(tunables), seats_(max_tenants) {
@@ -88,8 +95,18 @@ void DeviceArbiter::Observe(TenantIndex t, const Progress& p) {
     ++s.stats.faults;
     return;
   }
-  s.ran_in_pause = !s.rebase && p.paused && p.issued != p.done && p.done != s.seen.done;
+  // A pause that is true for more than a moment lets nothing finish.
+  const bool moved = !s.rebase && p.done != s.seen.done;
+  s.ran_in_pause = p.paused && p.issued != p.done && moved;
+  if (s.ran_in_pause) {
+    ++s.pauses_moved;
+  } else if (p.begun && !p.paused) {
+    s.pauses_moved = 0;
+  }
+  const bool believe_pause = p.paused && s.pauses_moved < kPausesBelieved;
   s.seen = p;
+  s.seen.paused = believe_pause;
+  if (p.paused && !believe_pause) s.seen.begun = true;
   s.rebase = false;
 }
 
@@ -141,12 +158,15 @@ void DeviceArbiter::Bill(Nanos now) {
 void DeviceArbiter::WatchDuty(Seat& s, double dt) {
   const bool busy = s.running || s.seen.waiters > 0;
   s.duty += ((busy ? 1 : 0) - s.duty) * std::min(1.0, dt / Ns(k_.duty_memory));
-  s.thin = s.duty < (s.thin ? k_.thick_duty : k_.thin_duty);
+  s.thin = last_ >= s.thick_until && s.duty < (s.thin ? k_.thick_duty : k_.thin_duty);
 }
 
 // Asking with an open gate and not submitting for long (a stopped process, a stale or forged waiter
 // flag): not asking, until a new sign of life.
 void DeviceArbiter::WatchLife(Seat& s, Nanos now) {
+  if (s.seen.issued != s.issued_then) s.issue_time = now;
+  if (s.seen.done != s.done_then) s.done_time = now;
+  s.done_then = s.seen.done;
   if (s.seen.issued != s.issued_then || s.seen.waits != s.waits_then) {
     s.issued_then = s.seen.issued;
     s.waits_then = s.seen.waits;
@@ -210,32 +230,45 @@ void DeviceArbiter::Refresh(Nanos now) {
   for (int group : {0, 1}) v_[group] = std::max(v_[group], least[group]);
 }
 
+// A thin tenant runs ahead of the device. One whose host stands still while its work waits behind
+// others' was only waiting for answers: it needs windows.
+void DeviceArbiter::WatchThin(Seat& s, Nanos now) {
+  if (!s.thin || !s.outstanding() || s.seen.waiters > 0) return;
+  if (now - s.issue_time < k_.thin_patience) return;
+  s.thin = false;
+  s.duty = 1;
+  s.thick_until = now + k_.thin_retry;
+}
+
+// Does the holder have to give way to this light seat?
+bool DeviceArbiter::Presses(Seat& s, Nanos now) {
+  if (s.latency() || s.service < Ns(k_.light_service)) return now >= s.entangled_until;
+  // Thin and entangled tenants share by the hardware's slices: the queue of a thin one is its
+  // buffer. Only one that falls behind, and waits for its queue, is held up by the holder.
+  const double window = Ns(k_.window_longest);
+  const double ahead = holder_ == kNoTenant ? s.vt : seats_[holder_].vt;
+  if (s.seen.waiters == 0) s.vt = std::max(s.vt, ahead - window / s.part);
+  return s.seen.waiters > 0 && s.vt + window / 2 / s.part < ahead;
+}
+
 void DeviceArbiter::FindLights(Nanos now) {
   light_wants_ = latency_wants_ = false;
   wanting_heavy_ = 0;
-  bool prompt = false;
   const double window = Ns(k_.window_longest);
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
-    s.light =
-        !s.batch() && s.allowed() && now >= s.distrust_until && s.vt <= v_[0] + window / s.part &&
-        (s.latency() || s.service < Ns(k_.light_service) || now < s.entangled_until || s.thin);
+    WatchThin(s, now);
+    const bool little = s.service < Ns(k_.light_service);
+    s.light = !s.batch() && s.allowed() && now >= s.distrust_until &&
+              s.vt <= v_[0] + window / s.part &&
+              (s.latency() || little || s.thin || now < s.entangled_until);
     wanting_heavy_ += s.want && !s.light && !s.batch();
-    s.pressing = s.light && s.want && t != holder_ && now >= s.entangled_until;
+    s.pressing = s.light && s.want && t != holder_ && Presses(s, now);
     if (!s.pressing) continue;
-    if (s.latency() || s.service < Ns(k_.light_service)) {
-      prompt = true;
-      latency_wants_ |= s.latency();
-    } else {
-      // A thin tenant's queue is its buffer: it shares by the hardware's slices. Only one that is
-      // behind and waits for its queue is held up by the holder.
-      const double ahead = holder_ == kNoTenant ? s.vt : seats_[holder_].vt;
-      if (s.seen.waiters == 0) s.vt = std::max(s.vt, ahead - window / s.part);
-      s.pressing = s.seen.waiters > 0 && s.vt + window / 2 / s.part < ahead;
-    }
-    light_wants_ |= s.pressing;
+    light_wants_ = true;
+    latency_wants_ |= s.latency();
+    if ((little || s.latency()) && wanting_ > 1) light_wanted_ = now;
   }
-  if (prompt && wanting_ > 1) light_wanted_ = now;
 }
 
 // Decides who is billed until the next tick.

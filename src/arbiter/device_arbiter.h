@@ -94,6 +94,7 @@ class DeviceArbiter {
     bool stalled = false;
     bool rebase = true;
     bool fault = false;         // the newest sample made no sense
+    uint32_t pauses_moved = 0;  // times running that it did
     bool ran_in_pause = false;  // it says that it waits for a copy, but work was finished
     ComputeShare share;
     double part = 1;     // weight / sum of weights
@@ -107,6 +108,10 @@ class DeviceArbiter {
     uint64_t base = 0;         // `issued` when its gang window began
     uint64_t issued_then = 0;  // at the last sign of life
     uint64_t waits_then = 0;
+    uint64_t done_then = 0;
+    Nanos done_time{0};     // of the newest completion seen
+    Nanos issue_time{0};    // of the newest submission seen
+    Nanos thick_until{-1};  // not thin before
     Nanos life{0};          // last sign of life while asking with an open gate
     Nanos empty_since{-1};  // first of the samples without work; -1: the newest has some
     Nanos last_run{0};      // newest time it ran or did not hold anybody back
@@ -132,6 +137,8 @@ class DeviceArbiter {
   void RefreshSeat(Seat& s, Nanos now);
   void FindLights(Nanos now);
   void FindRunning(Nanos now);
+  void WatchThin(Seat& s, Nanos now);
+  bool Presses(Seat& s, Nanos now);
   void WatchLife(Seat& s, Nanos now);
   void MovePhase(Nanos now, const Elsewhere& elsewhere);
   void WatchDuty(Seat& s, double dt);

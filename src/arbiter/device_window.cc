@@ -88,11 +88,12 @@ void DeviceArbiter::Pick() {
 void DeviceArbiter::GiveUpDrain(Nanos now) {
   const TenantIndex late = holder_;
   Seat& h = seats_[late];
-  ++h.missed_drains;
+  const bool stuck = now - h.done_time >= k_.grace / 2;  // otherwise only slow
+  h.missed_drains = stuck ? h.missed_drains + 1 : 0;
   ++h.stats.overruns;
   ++stats_.overruns;
   Pick();
-  if (holder_ == kNoTenant || holder_ == late) return;
+  if (holder_ == kNoTenant || holder_ == late || !stuck) return;
   const bool again = h.entangle_for.count() > 0 && now - h.entangled_until < k_.entangled;
   if (h.missed_drains < 2 && !again) return;
   const Nanos length = again ? std::min(2 * h.entangle_for, k_.entangled_longest) : k_.entangled;

@@ -21,6 +21,8 @@ Tunables Tunables::Dilated(double factor) const {
                    &out.shortest_run,
                    &out.duty_memory,
                    &out.duty_settle,
+                   &out.thin_patience,
+                   &out.thin_retry,
                    &out.entangled_longest,
                    &out.idle,
                    &out.gang_hold,

@@ -39,6 +39,9 @@ struct Tunables {
   Nanos duty_settle =
       microseconds(200);  // a tenant is the only one that may run for this long first
 
+  Nanos thin_patience = microseconds(400);  // its host stands still for longer: not thin
+  Nanos thin_retry = seconds(1);            // ... for this long
+
   // Ends of work.
   Nanos idle = microseconds(50);         // without work for this long: idle, the turn ends
   Nanos gang_hold = microseconds(300);   // the same, while it works on another of its devices
