@@ -80,6 +80,7 @@ Status Spawn(const Machine& machine) {
   const Result<std::string> line = ReadLine(read_end.get());
   if (!line.ok()) return line.error();
   if (*line == "ready") return {};
+  if (line->rfind("error: ", 0) == 0) return Unavailable(line->substr(7));
   return Unavailable(
       line->empty() ? "divvyd ended while starting; see " + machine.dir + "/divvyd.log" : *line);
 }

@@ -63,6 +63,7 @@ int Main(int argc, char** argv) {
   AddDevices(app);
   AddSet(app);
   AddLoad(app);
+  AddVerify(app);
   [[maybe_unused]] CLI::App* simulate =
       app.add_subcommand("simulate", "ask what a cluster or a device would do, without either");
   simulate->require_subcommand(1);

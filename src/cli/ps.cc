@@ -28,7 +28,11 @@ std::string StateOf(const json& tenant, const json& share) {
   std::string state = tenant.value("state", "");
   if (share.value("over", false)) state += ",over";
   if (tenant.value("cooperative", false)) state += ",cooperative";
-  if (!tenant.value("findings", json::array()).empty()) state += ",findings";
+  for (const json& finding : tenant.value("findings", json::array())) {
+    if (!finding.value("active", true)) continue;
+    state += ",findings";
+    break;
+  }
   return state;
 }
 
