@@ -149,15 +149,15 @@ Status Isolate(const Delivery& delivery) {
   // Mount points on the host, before the namespace is ours.
   for (const char* dir : {kRoot, sim ? kSimMachine : kRoot})
     if (const Status s = MakeDir(dir); !s.ok()) return s;
-  const Result<Held> tenant = Hold(delivery.tenant_dir);
-  if (!tenant.ok()) return tenant.error();
-  const Result<Held> machine = Hold(sim ? delivery.sim_dir : delivery.tenant_dir);
-  if (!machine.ok()) return machine.error();
-
   if (::unshare(CLONE_NEWNS) != 0) return IoError("cannot make a mount namespace", errno);
   // Slave: what the machine mounts later is seen here, what is mounted here stays here.
   if (::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0)
     return IoError("cannot make the mount namespace private", errno);
+  // In this namespace, and before anything is mounted over their paths.
+  const Result<Held> tenant = Hold(delivery.tenant_dir);
+  if (!tenant.ok()) return tenant.error();
+  const Result<Held> machine = Hold(sim ? delivery.sim_dir : delivery.tenant_dir);
+  if (!machine.ok()) return machine.error();
   if (const Status s = MakeRoot(); !s.ok()) return s;
   if (const Status s = Bind(tenant->path(), "/run/divvy/self"); !s.ok()) return s;
   if (const Status s = DeliverForwarder(delivery); !s.ok()) return s;
