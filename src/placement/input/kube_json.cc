@@ -1,0 +1,235 @@
+// The Kubernetes readers: see kube_json.h. Exceptions of the JSON library end here.
+#include "src/placement/input/kube_json.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace divvy::placement {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kMaxAmount = 1'000'000'000;  // milli CPUs or MiB of one node or pod
+constexpr char kGpu[] = "nvidia.com/gpu";
+constexpr char kProduct[] = "nvidia.com/gpu.product";
+
+// The member at a path, or null.
+const Json& At(const Json& json, std::initializer_list<const char*> path) {
+  static const Json kNull;
+  const Json* at = &json;
+  for (const char* key : path) {
+    if (!at->is_object()) return kNull;
+    const auto it = at->find(key);
+    if (it == at->end()) return kNull;
+    at = &*it;
+  }
+  return *at;
+}
+
+std::string Text(const Json& json) { return json.is_string() ? json.get<std::string>() : ""; }
+
+// A quantity member (a string, or a number) times 1000; 0 if it is absent.
+Result<int64_t> Milli(const Json& resources, const char* name) {
+  const Json& value = At(resources, {name});
+  if (value.is_null()) return int64_t{0};
+  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+  Result<int64_t> milli = ParseQuantityMilli(text);
+  if (!milli) return Invalid(std::string(name) + ": " + milli.error().message);
+  return milli;
+}
+
+// Reads several amounts; the first bad one is the error.
+struct Amounts {
+  const Json& resources;
+  Status status;
+  int64_t Milli(const char* name) { return Get(name, 1, kMaxAmount); }
+  int64_t Whole(const char* name, int64_t most) { return Get(name, 1000, most); }
+  int64_t Mib(const char* name) { return Get(name, int64_t{1000} << 20, kMaxAmount); }
+
+ private:
+  int64_t Get(const char* name, int64_t unit, int64_t most) {
+    const Result<int64_t> milli = placement::Milli(resources, name);
+    if (!milli) {
+      if (status) status = milli.error();
+      return 0;
+    }
+    const int64_t amount = *milli / unit + (*milli % unit != 0);
+    if (amount > most && status) {
+      status = Invalid(std::string(name) + " is more than " + std::to_string(most));
+    }
+    return std::min(amount, most);
+  }
+};
+
+Result<Json> Items(std::string_view text, const std::string& file) {
+  Json json;
+  try {
+    json = Json::parse(text);
+  } catch (const Json::parse_error& error) {
+    const size_t at = std::min(error.byte, text.size());
+    const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(at), '\n');
+    return Invalid(file + ":" + std::to_string(line) + ": not JSON, or cut off");
+  }
+  const Json& items = At(json, {"items"});
+  if (items.is_array()) return items;
+  if (!Text(At(json, {"metadata", "name"})).empty()) return Json::array({json});
+  return Invalid(file + ": no list \"items\" (kubectl get ... -o json)");
+}
+
+Status ReadNode(const Json& json, Inventory* out) {
+  NodeSpec node;
+  node.name = Text(At(json, {"metadata", "name"}));
+  if (node.name.empty()) return Invalid("a node without a name");
+  Amounts allocatable{At(json, {"status", "allocatable"}), {}};
+  node.cpu_milli = static_cast<int32_t>(allocatable.Milli("cpu"));
+  node.memory_mib = static_cast<int32_t>(allocatable.Mib("memory"));
+  node.slots = static_cast<int32_t>(allocatable.Whole("pods", 100000));
+  if (node.slots == 0) node.slots = 110;  // the kubelet's own default
+  int64_t devices = allocatable.Whole(kGpu, 1'000'000);
+  Amounts labels{At(json, {"metadata", "labels"}), {}};
+  if (const int64_t count = labels.Whole("nvidia.com/gpu.count", 1'000'000); count > 0) {
+    devices = std::min(devices, count);
+  }
+  node.device_memory_mib = static_cast<int32_t>(labels.Whole("nvidia.com/gpu.memory", kMaxAmount));
+  for (const Status& s : {allocatable.status, labels.status}) {
+    if (!s) return s;
+  }
+  if (devices > kMaxDevices) {
+    return Invalid("more than " + std::to_string(kMaxDevices) + " GPUs");
+  }
+  node.devices = static_cast<int32_t>(devices);
+  out->device_memory_known |= node.device_memory_mib > 0;
+  const Result<uint8_t> model =
+      out->models.Intern(Text(At(json, {"metadata", "labels", kProduct})));
+  if (!model) return model.error();
+  node.model = *model;
+  const Json& unschedulable = At(json, {"spec", "unschedulable"});
+  bool closed = unschedulable.is_boolean() && unschedulable.get<bool>();
+  if (const Json& conditions = At(json, {"status", "conditions"}); conditions.is_array()) {
+    for (const Json& c : conditions) {
+      closed |= Text(At(c, {"type"})) == "Ready" && Text(At(c, {"status"})) != "True";
+    }
+  }
+  out->nodes.push_back(std::move(node));
+  out->closed.push_back(closed);
+  return {};
+}
+
+Status ReadPod(const Json& json, int32_t largest_memory,
+               std::unordered_map<std::string, uint32_t>* spaces, Inventory* out) {
+  const std::string phase = Text(At(json, {"status", "phase"}));
+  if (phase == "Succeeded" || phase == "Failed") return {};
+  Pod pod;
+  std::string space = Text(At(json, {"metadata", "namespace"}));
+  if (space.empty()) space = "default";
+  const std::string name = Text(At(json, {"metadata", "name"}));
+  if (name.empty()) return Invalid("a pod without a name");
+  pod.name = space + "/" + name;
+  pod.node = Text(At(json, {"spec", "nodeName"}));
+  const auto [it, added] = spaces->try_emplace(space, static_cast<uint32_t>(out->spaces.size()));
+  if (added) out->spaces.push_back(space);
+  pod.request.space = it->second;
+  if (const Json& priority = At(json, {"spec", "priority"}); priority.is_number_integer()) {
+    pod.request.priority =
+        static_cast<int32_t>(std::clamp<int64_t>(priority.get<int64_t>(), -30000, 30000));
+  }
+  int64_t cpu = 0, memory = 0, devices = 0, compute = 0, device_memory = 0;
+  bool partial = false;
+  if (const Json& containers = At(json, {"spec", "containers"}); containers.is_array()) {
+    for (const Json& container : containers) {
+      Amounts requests{At(container, {"resources", "requests"}), {}};
+      // Extended resources stand in limits; requests may be left out.
+      Amounts limits{At(container, {"resources", "limits"}), {}};
+      cpu += requests.Milli("cpu");
+      memory += requests.Mib("memory");
+      devices += limits.Whole(kGpu, 1'000'000);
+      const int64_t cores = limits.Whole("nvidia.com/gpucores", 100);
+      const int64_t percent = limits.Whole("nvidia.com/gpumem-percentage", 100);
+      const int64_t mib =
+          std::max(limits.Whole("nvidia.com/gpumem", kMaxAmount), percent * largest_memory / 100);
+      partial |= cores > 0 || mib > 0;
+      compute = std::max(compute, cores * 10);
+      device_memory = std::max(device_memory, mib);
+      for (const Status& s : {requests.status, limits.status}) {
+        if (!s) return s;
+      }
+    }
+  }
+  if (cpu > kMaxAmount || memory > kMaxAmount || devices > 1'000'000) {
+    return Invalid("the containers together ask for too much");
+  }
+  Shape& shape = pod.request.shape;
+  shape.cpu_milli = static_cast<int32_t>(cpu);
+  shape.memory_mib = static_cast<int32_t>(memory);
+  if (devices > 0) {
+    shape.devices = static_cast<int32_t>(devices);
+    shape.compute_milli = partial ? static_cast<int32_t>(compute) : kWholeMilli;
+    shape.device_memory_mib = static_cast<int32_t>(device_memory);
+    const std::string product = Text(At(json, {"spec", "nodeSelector", kProduct}));
+    if (!product.empty()) {
+      const Result<uint8_t> model = out->models.Intern(product);
+      if (!model) return model.error();
+      shape.models = uint64_t{1} << *model;
+    }
+  }
+  out->pods.push_back(std::move(pod));
+  return {};
+}
+
+}  // namespace
+
+bool LooksLikeJson(std::string_view text) {
+  const size_t at = text.find_first_not_of(" \t\r\n");
+  return at != std::string_view::npos && (text[at] == '{' || text[at] == '[');
+}
+
+Result<int64_t> ParseQuantityMilli(std::string_view text) {
+  const Error bad = Invalid("\"" + std::string(text.substr(0, 40)) + "\" is not a quantity");
+  double value = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (ec != std::errc()) return bad;
+  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  static const std::unordered_map<std::string_view, double> kUnits = {
+      {"", 1},        {"n", 1e-9},    {"u", 1e-6},    {"m", 1e-3},   {"k", 1e3},     {"M", 1e6},
+      {"G", 1e9},     {"T", 1e12},    {"P", 1e15},    {"E", 1e18},   {"Ki", 0x1p10}, {"Mi", 0x1p20},
+      {"Gi", 0x1p30}, {"Ti", 0x1p40}, {"Pi", 0x1p50}, {"Ei", 0x1p60}};
+  const auto factor = kUnits.find(unit);
+  if (factor == kUnits.end()) return bad;
+  const double milli = std::ceil(value * factor->second * 1000 - 1e-6);
+  if (!(milli >= 0 && milli <= 1e18)) return bad;
+  return static_cast<int64_t>(milli);
+}
+
+Status ReadKubeNodes(std::string_view text, const std::string& file, Inventory* out) {
+  const Result<Json> items = Items(text, file);
+  if (!items) return items.error();
+  std::unordered_set<std::string> names;
+  for (size_t i = 0; i < items->size(); ++i) {
+    const std::string where = file + ": item " + std::to_string(i + 1);
+    if (Status s = ReadNode((*items)[i], out); !s) return Invalid(where + ": " + s.error().message);
+    const std::string& name = out->nodes.back().name;
+    if (!names.insert(name).second) return Invalid(where + ": node " + name + " stands twice");
+  }
+  return {};
+}
+
+Status ReadKubePods(std::string_view text, const std::string& file, Inventory* out) {
+  const Result<Json> items = Items(text, file);
+  if (!items) return items.error();
+  int32_t largest = 0;
+  for (const NodeSpec& n : out->nodes) largest = std::max(largest, n.device_memory_mib);
+  std::unordered_map<std::string, uint32_t> spaces;
+  for (uint32_t i = 0; i < out->spaces.size(); ++i) spaces[out->spaces[i]] = i;
+  for (size_t i = 0; i < items->size(); ++i) {
+    if (Status s = ReadPod((*items)[i], largest, &spaces, out); !s) {
+      return Invalid(file + ": item " + std::to_string(i + 1) + ": " + s.error().message);
+    }
+  }
+  return {};
+}
+
+}  // namespace divvy::placement

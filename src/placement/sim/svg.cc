@@ -1,0 +1,106 @@
+// PlotSvg: see svg.h.
+#include "src/placement/sim/svg.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace divvy::placement {
+namespace {
+
+constexpr int kWidth = 520, kHeight = 340, kLeft = 56, kTop = 44, kBottom = 48, kRight = 16;
+// Colours that stay apart for colour-blind readers (Okabe and Ito).
+constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
+                                    "#E69F00", "#56B4E9", "#000000", "#999999"};
+
+std::string Escape(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+double RoundUp(double v, double step) { return std::ceil(v / step) * step; }
+
+struct Panel {
+  int x0;
+  std::string title;
+  double CurvePoint::*value;
+};
+
+void Draw(const Panel& panel, const std::vector<PlotLine>& lines, std::string* out) {
+  double x_max = 1, y_max = 0;
+  for (const PlotLine& line : lines) {
+    for (const CurvePoint& p : line.points) {
+      x_max = std::max(x_max, static_cast<double>(p.arrived_percent));
+      y_max = std::max(y_max, p.*panel.value);
+    }
+  }
+  const double y_step = y_max > 50 ? 20 : y_max > 20 ? 10 : y_max > 8 ? 4 : y_max > 2 ? 2 : 0.5;
+  y_max = std::max(y_step, RoundUp(y_max, y_step));
+  x_max = RoundUp(x_max, 10);
+  const int width = kWidth - kLeft - kRight, height = kHeight - kTop - kBottom;
+  const auto x = [&](double v) { return panel.x0 + kLeft + v / x_max * width; };
+  const auto y = [&](double v) { return kTop + height - v / y_max * height; };
+  for (double v = 0; v <= y_max + 1e-9; v += y_step) {
+    *out += fmt::format(
+        "<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#ddd\"/>"
+        "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{:g}</text>\n",
+        x(0), y(v), x(x_max), x(0) - 6, y(v) + 4, v);
+  }
+  for (double v = 0; v <= x_max + 1e-9; v += x_max > 60 ? 20 : 10) {
+    *out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:g}</text>\n",
+                        x(v), y(0) + 18, v);
+  }
+  *out += fmt::format(
+      "<text x=\"{:.1f}\" y=\"{}\" font-weight=\"bold\">{}</text>"
+      "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">arrived, % of capacity</text>\n",
+      x(0), kTop - 12, panel.title, x(x_max / 2), y(0) + 38);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const char* colour = kColours[i % std::size(kColours)];
+    std::string points;
+    for (const CurvePoint& p : lines[i].points) {
+      points += fmt::format("{:.1f},{:.1f} ", x(p.arrived_percent), y(p.*panel.value));
+    }
+    *out += fmt::format(
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"/>"
+        "<path d=\"M{:.1f} {}h18\" stroke=\"{}\" stroke-width=\"3\"/>"
+        "<text x=\"{:.1f}\" y=\"{}\">{}</text>\n",
+        points, colour, x(0) + 12, kTop + 14 + 16 * static_cast<int>(i), colour, x(0) + 36,
+        kTop + 18 + 16 * static_cast<int>(i), Escape(lines[i].name));
+  }
+}
+
+}  // namespace
+
+std::string PlotSvg(const std::string& title, const std::vector<PlotLine>& lines) {
+  std::string out = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
+      "{1}\" "
+      "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" "
+      "fill=\"#fff\"/>\n<text x=\"{2}\" y=\"18\" font-size=\"13\">{3}</text>\n",
+      2 * kWidth, kHeight, kLeft, Escape(title));
+  Draw({0, "allocated, % of capacity", &CurvePoint::allocated_percent}, lines, &out);
+  Draw({kWidth, "fragments, % of capacity", &CurvePoint::fragmentation_percent}, lines, &out);
+  out += "</svg>\n";
+  return out;
+}
+
+}  // namespace divvy::placement

@@ -1,0 +1,204 @@
+"""divvy simulate cluster end to end, on a small made-up cluster: every policy's decisions pass the
+independent checker, a falsified log does not, output is what it says, bad input is refused."""
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BUILD = os.environ.get("DIVVY_BUILD_DIR", "build")
+SOURCE = os.environ.get("DIVVY_SOURCE_DIR", ".")
+DIVVY = os.path.join(BUILD, "bin", "divvy")
+CHECK = [sys.executable, os.path.join(SOURCE, "tools", "replay_check.py")]
+POLICIES = ["default", "fgd", "bestfit", "dotprod", "packing", "clustering", "random"]
+
+
+def write(path, header, rows, end="\n"):
+    with open(path, "w", newline="") as f:
+        f.write(",".join(header) + end)
+        for row in rows:
+            f.write(",".join(str(x) for x in row) + end)
+
+
+def run(*args):
+    return subprocess.run([DIVVY, "simulate", "cluster", *args], capture_output=True, text=True)
+
+
+class SimulateCluster(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.TemporaryDirectory()
+        cls.nodes = os.path.join(cls.dir.name, "nodes.csv")
+        cls.pods = os.path.join(cls.dir.name, "pods.csv")
+        cls.log = os.path.join(cls.dir.name, "decisions.csv")
+        rng = random.Random(5)
+        write(cls.nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model", "gpu_memory_mib"],
+              [(f"node-{i:03}", rng.choice([32000, 64000, 96000]), 400000, rng.choice([1, 2, 4, 8]),
+                rng.choice(["A", "B", "C"]), 40000) for i in range(60)])
+        rows = []
+        for i in range(400):
+            kind = rng.random()
+            spec = rng.choice(["", "", "", "A", "A|B"])
+            if kind < 0.1:
+                rows.append((f"pod-{i:04}", 4000, 8000, 0, 0, "", 0))
+            elif kind < 0.2:
+                rows.append((f"pod-{i:04}", 8000, 8000, rng.choice([2, 4, 8]), 1000, spec, 0))
+            else:
+                rows.append((f"pod-{i:04}", rng.choice([1000, 6000]), 8000, 1,
+                             rng.choice([130, 270, 480, 720, 1000]), spec,
+                             rng.choice([0, 9000, 17000])))
+        cls.header = ["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec",
+                      "gpu_memory_mib"]
+        write(cls.pods, cls.header, rows)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.dir.cleanup()
+
+    def check(self):
+        return subprocess.run(CHECK + [self.nodes, self.pods, self.log], capture_output=True,
+                              text=True)
+
+    def simulate(self, *args):
+        result = run("--nodes", self.nodes, "--pods", self.pods, *args)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_every_decision_is_feasible_and_every_refusal_true(self):
+        for policy in POLICIES:
+            for protocol in ["inflate", "churn"]:
+                self.simulate("--policy", policy, "--protocol", protocol, "--decisions", self.log)
+                check = self.check()
+                self.assertEqual(check.returncode, 0, f"{policy} {protocol}: {check.stdout}")
+                self.assertRegex(check.stdout, r"^[1-9]\d+ decisions, 0 violations\n$")
+
+    def test_copies_of_the_cluster(self):
+        self.simulate("--policy", "default", "--replicate", "3", "--decisions", self.log)
+        self.assertIn("0 violations", self.check().stdout)
+        with open(self.log) as f:
+            self.assertIn("#2,", f.read())
+
+    def test_the_checker_finds_falsified_logs(self):
+        self.simulate("--policy", "default", "--decisions", self.log)
+        with open(self.log) as f:
+            good = list(csv.DictReader(f))
+        placed = [i for i, d in enumerate(good) if d["what"] == "place" and d["devices"]]
+
+        def violations(edit):
+            rows = [dict(d) for d in good]
+            edit(rows)
+            write(self.log, list(good[0]), [d.values() for d in rows])
+            check = self.check()
+            self.assertEqual(check.returncode, 1, check.stdout)
+
+        def move_all_to_one_node(rows):
+            for i in placed:
+                rows[i]["node"] = rows[placed[0]]["node"]
+        violations(move_all_to_one_node)
+        violations(lambda rows: rows[placed[3]].update(devices="31"))
+        violations(lambda rows: rows[placed[3]].update(node="nowhere"))
+        violations(lambda rows: rows[placed[-1]].update(instance=rows[placed[0]]["instance"]))
+        violations(lambda rows: rows[placed[0]].update(what="refuse", node="", devices=""))
+        violations(lambda rows: rows[placed[3]].update(pod="unknown"))
+
+    def test_json(self):
+        out = json.loads(self.simulate("--policy", "fgd,default", "--seed", "3-4", "--protocol",
+                                       "inflate,churn", "-o", "json"))
+        self.assertEqual([(r["policy"], r["seed"]) for r in out["runs"]],
+                         [("fgd", 3), ("fgd", 4), ("default", 3), ("default", 4)])
+        for r in out["runs"] + out["means"]:
+            for key in ["allocated_percent", "fragmentation_percent_of_total",
+                        "rejected_before_95_percent", "multi_gpu_accepted_percent",
+                        "churn_accepted_percent"]:
+                self.assertGreaterEqual(r[key], 0)
+                self.assertLessEqual(r[key], 100)
+        means = {m["policy"]: m["allocated_percent"] for m in out["means"]}
+        runs = [r["allocated_percent"] for r in out["runs"] if r["policy"] == "fgd"]
+        self.assertAlmostEqual(means["fgd"], sum(runs) / 2, delta=1e-3)
+        self.assertIsNone(json.loads(self.simulate("-o", "json"))["runs"][0]
+                          ["churn_accepted_percent"])
+
+    def test_same_input_same_output(self):
+        args = ["--policy", "default,random", "--protocol", "inflate,churn", "-o", "json"]
+        self.assertEqual(self.simulate(*args), self.simulate(*args))
+
+    def test_windows_line_ends(self):
+        with open(self.nodes) as f:
+            rows = [line.rstrip("\n").split(",") for line in f]
+        crlf = os.path.join(self.dir.name, "crlf.csv")
+        write(crlf, rows[0], rows[1:], end="\r\n")
+        self.assertEqual(run("--nodes", crlf, "--pods", self.pods).stdout, self.simulate())
+
+    def test_plot(self):
+        path = os.path.join(self.dir.name, "plot.svg")
+        self.simulate("--policy", "default,fgd", "--plot", path)
+        with open(path) as f:
+            svg = f.read()
+        self.assertTrue(svg.startswith("<svg ") and svg.endswith("</svg>\n"))
+        self.assertEqual(svg.count("<polyline"), 4)
+
+    def test_a_pod_larger_than_any_node_is_refused_not_an_error(self):
+        pods = os.path.join(self.dir.name, "large.csv")
+        write(pods, self.header, [("big", 1000, 1000, 16, 1000, "", 0),
+                                  ("cpu", 500000, 1000, 1, 1000, "", 0),
+                                  ("ok", 1000, 1000, 1, 1000, "", 0)])
+        result = run("--nodes", self.nodes, "--pods", pods, "--policy", "default,fgd", "-o", "json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_a_kubernetes_snapshot(self):
+        nodes = os.path.join(self.dir.name, "nodes.json")
+        pods = os.path.join(self.dir.name, "pods.json")
+        with open(nodes, "w") as f:
+            json.dump({"items": [{
+                "metadata": {"name": f"n{i}", "labels": {"nvidia.com/gpu.product": "A100",
+                                                         "nvidia.com/gpu.memory": "40960"}},
+                "status": {"allocatable": {"cpu": "64", "memory": "256Gi", "pods": "110",
+                                           "nvidia.com/gpu": "8"}}} for i in range(4)]}, f)
+        with open(pods, "w") as f:
+            json.dump({"items": [{
+                "metadata": {"name": f"p{i}", "namespace": "team"},
+                "spec": {"nodeName": "n0" if i < 3 else "", "containers": [{"resources": {
+                    "requests": {"cpu": "2", "memory": "8Gi"},
+                    "limits": {"nvidia.com/gpu": "1", "nvidia.com/gpucores": str(20 + 10 * (i % 4)),
+                               "nvidia.com/gpumem": "10000"}}}]}} for i in range(40)]}, f)
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        out = json.loads(result.stdout)
+        self.assertEqual(out["gpus"], 32)
+        self.assertGreater(out["runs"][0]["allocated_percent"], 50)
+
+    def test_bad_input_is_one_clear_line(self):
+        def bad(expect, text=None, which="--nodes", args=()):
+            path = os.path.join(self.dir.name, "bad.csv")
+            if text is not None:
+                with open(path, "w") as f:
+                    f.write(text)
+            files = {"--nodes": self.nodes, "--pods": self.pods}
+            if text is not None:
+                files[which] = path
+            result = run(*[x for pair in files.items() for x in pair], *args)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+            self.assertIn(expect, result.stderr)
+        head = "sn,cpu_milli,memory_mib,gpu,model\n"
+        bad("bad.csv:1: the file is empty", "")
+        bad("bad.csv:1: no column \"gpu\"", "sn,cpu_milli,memory_mib,model\n")
+        bad("bad.csv:2: cpu_milli is -5", head + "n,-5,1,1,A\n")
+        bad("bad.csv:3: node n stands twice", head + "n,5,1,1,A\nn,5,1,1,A\n")
+        bad("the node list has no nodes", head)
+        bad("bad.csv:2: 3 fields instead of 5", head + "n,5,1")
+        bad("bad.csv:2: gpu_milli is 2000", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\n"
+            "p,1,1,1,2000\n", "--pods")
+        bad("bad.csv:1: not JSON", "{\"items\": [", "--pods")
+        bad("no policy \"nonsense\"", args=["--policy", "nonsense"])
+        bad("--seed", args=["--seed", "x"])
+        missing = run("--nodes", "/nowhere", "--pods", self.pods)
+        self.assertNotEqual(missing.returncode, 0)
+        self.assertIn("/nowhere: cannot be read", missing.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
