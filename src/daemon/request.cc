@@ -180,7 +180,7 @@ const char* ToString(Class c) {
 
 bool ValidName(const std::string& name) {
   if (name.empty() || name.size() >= region::kNameBytes) return false;
-  for (const char c : name) {
+  for (const char& c : name) {
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (!letter && (&c == name.data() || (c != '.' && c != '_' && c != '-'))) return false;
   }
@@ -246,7 +246,9 @@ Result<TenantPatch> ParseTenantPatch(const std::string& body) {
 }
 
 Json ToJson(const TenantRecord& r) {
-  const auto id = [](const ProcessId& p) { return Json{{"pid", p.pid}, {"start", p.start_ticks}}; };
+  const auto id = [](const ProcessId& p) {
+    return Json{{"pid", static_cast<unsigned>(p.pid)}, {"start", p.start_ticks}};
+  };
   Json j{{"name", r.name},
          {"devices", r.device_uuids},
          {"mem_bytes", r.share.mem.n},

@@ -15,12 +15,20 @@ constexpr int kPeerPidfd = 77;  // SO_PEERPIDFD, asm-generic/socket.h since Linu
 }
 
 Result<UniqueFd> ListenUnix(const std::string& path, int type, mode_t mode) {
+  // A path longer than an address holds is reached through its folder's descriptor.
+  UniqueFd folder;
+  std::string reach = path;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    return Invalid("the path " + path + " is too long for a socket (107 bytes): set a shorter " +
-                   "DIVVY_RUNTIME_DIR or tenant name");
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const size_t slash = path.rfind('/');
+  if (path.size() >= sizeof address.sun_path && slash != std::string::npos) {
+    folder = UniqueFd(::open(path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!folder.valid()) return IoError("cannot open " + path.substr(0, slash), errno);
+    reach = "/proc/self/fd/" + std::to_string(folder.get()) + path.substr(slash);
+  }
+  if (reach.size() >= sizeof address.sun_path)
+    return Invalid("the file name of " + path + " is too long for a socket");
+  std::memcpy(address.sun_path, reach.c_str(), reach.size() + 1);
   UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return IoError("cannot make a socket", errno);
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)

@@ -13,8 +13,8 @@
 
 namespace divvy::daemon {
 
-// A listening AF_UNIX socket at `path` with `mode`; replaces a stale file of that name. kInvalid
-// when the path is longer than the 107 bytes a socket address holds.
+// A listening AF_UNIX socket at `path` with `mode`; replaces a stale file of that name. The path
+// may be longer than the 107 bytes of a socket address, its last part may not.
 Result<UniqueFd> ListenUnix(const std::string& path, int type, mode_t mode);
 
 struct Peer {
