@@ -3,7 +3,8 @@
 from text import banner, version_script
 
 HELP = """The simulator's implementations: divvy::sim::sim_X is what the exported X does. A function that nobody
-defines falls to a weak default that counts the call and says CUDA_ERROR_NOT_SUPPORTED."""
+defines falls to a weak default that counts the call and says CUDA_ERROR_NOT_SUPPORTED. A variant
+for per-thread default streams runs its base function with the meaning of a null stream changed."""
 
 
 def header(functions, prefix, include, returns, what, source):
@@ -30,8 +31,15 @@ extern const AnyFunction k{prefix}Exports[abi::k{prefix}SymbolCount];
 def defaults(functions, prefix, own_header, source):
     text = banner("Weak defaults: a function that the simulator does not implement says so and is counted.",
                   source=source)
+    if prefix == "Driver":
+        text += '#include "src/sim/client/per_thread.h"\n'
     text += f'#include "{own_header}"\n\n#define DIVVY_DEFAULT __attribute__((weak))\n\nnamespace divvy::sim {{\n\n'
+    known = {f.symbol for f in functions}
     for f in functions:
+        if f.symbol.endswith(("_ptsz", "_ptds")) and f.symbol[:-5] in known:
+            text += (f"DIVVY_DEFAULT {f.returns} sim_{f.symbol}{f.param_list()} {{\n"
+                     f"  PerThreadDefault scope;\n  return sim_{f.symbol[:-5]}{f.arg_list()};\n}}\n")
+            continue
         types = "(" + ", ".join(p.type for p in f.params) + ")"
         answer = f"return not_supported(abi::{prefix}Symbol::{f.symbol});"
         if f.returns == "const char*":

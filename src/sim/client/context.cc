@@ -2,6 +2,7 @@
 // Context Management"). The first context of a process on a device costs what a driver's context
 // costs; further ones less, because code and runtime heaps are shared.
 #include "src/sim/client/context.h"
+#include "src/sim/generated/driver_functions.h"
 
 #include <mutex>
 #include <unordered_set>
@@ -88,8 +89,6 @@ void DestroyContext(Context* c) {
 
 }  // namespace divvy::sim
 
-using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
-
 namespace {
 
 CUresult Push(Context* c) {
@@ -144,20 +143,20 @@ CUresult Named(CUcontext handle, Context** out) {
 
 }  // namespace
 
-extern "C" {
+namespace divvy::sim {
 
-CUresult cuCtxCreate_v2(CUcontext* out, unsigned int flags, CUdevice dev) {
+CUresult sim_cuCtxCreate_v2(CUcontext* out, unsigned int flags, CUdevice dev) {
   return CreateAndPush(out, flags, dev);
 }
-CUresult cuCtxCreate(CUcontext* out, unsigned int flags, CUdevice dev) {
+CUresult sim_cuCtxCreate(CUcontext* out, unsigned int flags, CUdevice dev) {
   return CreateAndPush(out, flags, dev);
 }
-CUresult cuCtxCreate_v3(CUcontext* out, CUexecAffinityParam*, int params, unsigned int flags,
+CUresult sim_cuCtxCreate_v3(CUcontext* out, CUexecAffinityParam*, int params, unsigned int flags,
                         CUdevice dev) {
   if (params != 0) return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
   return CreateAndPush(out, flags, dev);
 }
-CUresult cuCtxCreate_v4(CUcontext* out, CUctxCreateParams* params, unsigned int flags,
+CUresult sim_cuCtxCreate_v4(CUcontext* out, CUctxCreateParams* params, unsigned int flags,
                         CUdevice dev) {
   if (params != nullptr && params->numExecAffinityParams != 0) {
     return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
@@ -166,7 +165,7 @@ CUresult cuCtxCreate_v4(CUcontext* out, CUctxCreateParams* params, unsigned int 
   return CreateAndPush(out, flags, dev);
 }
 
-CUresult cuCtxDestroy_v2(CUcontext ctx) {
+CUresult sim_cuCtxDestroy_v2(CUcontext ctx) {
   if (CUresult r = Process::Get().Ready()) return r;
   Context* c = Context::From(ctx);
   if (c == nullptr || c->primary) return CUDA_ERROR_INVALID_CONTEXT;
@@ -178,18 +177,18 @@ CUresult cuCtxDestroy_v2(CUcontext ctx) {
   DestroyContext(c);
   return CUDA_SUCCESS;
 }
-CUresult cuCtxDestroy(CUcontext ctx) { return cuCtxDestroy_v2(ctx); }
+CUresult sim_cuCtxDestroy(CUcontext ctx) { return sim_cuCtxDestroy_v2(ctx); }
 
-CUresult cuCtxPushCurrent_v2(CUcontext ctx) {
+CUresult sim_cuCtxPushCurrent_v2(CUcontext ctx) {
   if (CUresult r = Process::Get().Ready()) return r;
   Context* c = Context::From(ctx);
   if (c == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (c->destroyed) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   return Push(c);
 }
-CUresult cuCtxPushCurrent(CUcontext ctx) { return cuCtxPushCurrent_v2(ctx); }
+CUresult sim_cuCtxPushCurrent(CUcontext ctx) { return sim_cuCtxPushCurrent_v2(ctx); }
 
-CUresult cuCtxPopCurrent_v2(CUcontext* out) {
+CUresult sim_cuCtxPopCurrent_v2(CUcontext* out) {
   if (CUresult r = Process::Get().Ready()) return r;
   ThreadStack& s = tls_stack;
   if (s.depth == 0) return CUDA_ERROR_INVALID_CONTEXT;
@@ -197,9 +196,9 @@ CUresult cuCtxPopCurrent_v2(CUcontext* out) {
   if (out != nullptr) *out = s.at[s.depth] == nullptr ? nullptr : s.at[s.depth]->handle();
   return CUDA_SUCCESS;
 }
-CUresult cuCtxPopCurrent(CUcontext* out) { return cuCtxPopCurrent_v2(out); }
+CUresult sim_cuCtxPopCurrent(CUcontext* out) { return sim_cuCtxPopCurrent_v2(out); }
 
-CUresult cuCtxSetCurrent(CUcontext ctx) {
+CUresult sim_cuCtxSetCurrent(CUcontext ctx) {
   if (CUresult r = Process::Get().Ready()) return r;
   Context* c = nullptr;
   if (ctx != nullptr) {
@@ -211,7 +210,7 @@ CUresult cuCtxSetCurrent(CUcontext ctx) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuCtxGetCurrent(CUcontext* out) {
+CUresult sim_cuCtxGetCurrent(CUcontext* out) {
   if (CUresult r = Process::Get().Ready()) return r;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   ThreadStack& s = tls_stack;
@@ -220,7 +219,7 @@ CUresult cuCtxGetCurrent(CUcontext* out) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuCtxGetDevice(CUdevice* out) {
+CUresult sim_cuCtxGetDevice(CUdevice* out) {
   if (CUresult r = Process::Get().Ready()) return r;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   ThreadStack& s = tls_stack;
@@ -228,8 +227,8 @@ CUresult cuCtxGetDevice(CUdevice* out) {
   *out = s.at[s.depth - 1]->device->ordinal();
   return CUDA_SUCCESS;
 }
-CUresult cuCtxGetDevice_v2(CUdevice* out, CUcontext ctx) {
-  if (ctx == nullptr) return cuCtxGetDevice(out);
+CUresult sim_cuCtxGetDevice_v2(CUdevice* out, CUcontext ctx) {
+  if (ctx == nullptr) return sim_cuCtxGetDevice(out);
   Context* c;
   if (CUresult r = Named(ctx, &c)) return r;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -237,35 +236,35 @@ CUresult cuCtxGetDevice_v2(CUdevice* out, CUcontext ctx) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuCtxGetFlags(unsigned int* flags) {
+CUresult sim_cuCtxGetFlags(unsigned int* flags) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (flags == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *flags = c->flags;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxSetFlags(unsigned int flags) {
+CUresult sim_cuCtxSetFlags(unsigned int flags) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if ((flags & ~unsigned(CU_CTX_FLAGS_MASK)) != 0) return CUDA_ERROR_INVALID_VALUE;
   c->flags = flags;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxGetId(CUcontext ctx, unsigned long long* id) {
+CUresult sim_cuCtxGetId(CUcontext ctx, unsigned long long* id) {
   Context* c;
   if (CUresult r = Named(ctx, &c)) return r;
   if (id == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *id = c->id;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxGetApiVersion(CUcontext ctx, unsigned int* version) {
+CUresult sim_cuCtxGetApiVersion(CUcontext ctx, unsigned int* version) {
   Context* c;
   if (CUresult r = Named(ctx, &c)) return r;
   if (version == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *version = c->api_version;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxGetLimit(size_t* value, CUlimit limit) {
+CUresult sim_cuCtxGetLimit(size_t* value, CUlimit limit) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -273,7 +272,7 @@ CUresult cuCtxGetLimit(size_t* value, CUlimit limit) {
   *value = c->limit[limit];
   return CUDA_SUCCESS;
 }
-CUresult cuCtxSetLimit(CUlimit limit, size_t value) {
+CUresult sim_cuCtxSetLimit(CUlimit limit, size_t value) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (limit < 0 || limit >= CU_LIMIT_MAX) return CUDA_ERROR_UNSUPPORTED_LIMIT;
@@ -299,67 +298,67 @@ CUresult cuCtxSetLimit(CUlimit limit, size_t value) {
   c->limit[limit] = value;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxGetCacheConfig(CUfunc_cache* config) {
+CUresult sim_cuCtxGetCacheConfig(CUfunc_cache* config) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (config == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *config = CU_FUNC_CACHE_PREFER_NONE;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxSetCacheConfig(CUfunc_cache) {
+CUresult sim_cuCtxSetCacheConfig(CUfunc_cache) {
   Context* c;
   return Enter(&c);
 }
-CUresult cuCtxGetSharedMemConfig(CUsharedconfig* config) {
+CUresult sim_cuCtxGetSharedMemConfig(CUsharedconfig* config) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (config == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *config = CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxSetSharedMemConfig(CUsharedconfig) {
+CUresult sim_cuCtxSetSharedMemConfig(CUsharedconfig) {
   Context* c;
   return Enter(&c);
 }
-CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+CUresult sim_cuCtxGetStreamPriorityRange(int* least, int* greatest) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (least != nullptr) *least = 0;
   if (greatest != nullptr) *greatest = -5;
   return CUDA_SUCCESS;
 }
-CUresult cuCtxResetPersistingL2Cache(void) {
+CUresult sim_cuCtxResetPersistingL2Cache(void) {
   Context* c;
   return Enter(&c);
 }
-CUresult cuCtxGetExecAffinity(CUexecAffinityParam*, CUexecAffinityType) {
+CUresult sim_cuCtxGetExecAffinity(CUexecAffinityParam*, CUexecAffinityType) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
 }
-CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
+CUresult sim_cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
   Context *c, *other;
   if (CUresult r = Enter(&c)) return r;
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
   if (CUresult r = Named(peer, &other)) return r;
   return other->device == c->device ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
 }
-CUresult cuCtxDisablePeerAccess(CUcontext peer) {
+CUresult sim_cuCtxDisablePeerAccess(CUcontext peer) {
   Context *c, *other;
   if (CUresult r = Enter(&c)) return r;
   return Named(peer, &other);
 }
 // Deprecated reference counting on contexts made by cuCtxCreate.
-CUresult cuCtxAttach(CUcontext* out, unsigned int flags) {
+CUresult sim_cuCtxAttach(CUcontext* out, unsigned int flags) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (out == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   *out = c->handle();
   return CUDA_SUCCESS;
 }
-CUresult cuCtxDetach(CUcontext ctx) { return cuCtxDestroy_v2(ctx); }
+CUresult sim_cuCtxDetach(CUcontext ctx) { return sim_cuCtxDestroy_v2(ctx); }
 
-CUresult cuDevicePrimaryCtxRetain(CUcontext* out, CUdevice dev) {
+CUresult sim_cuDevicePrimaryCtxRetain(CUcontext* out, CUdevice dev) {
   CUresult why;
   Device* d = DeviceOf(dev, &why);
   if (d == nullptr) return why;
@@ -379,7 +378,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* out, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
+CUresult sim_cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
   CUresult why;
   Device* d = DeviceOf(dev, &why);
   if (d == nullptr) return why;
@@ -392,11 +391,11 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
   if (gone != nullptr) DestroyContext(gone);
   return CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxRelease(CUdevice dev) { return cuDevicePrimaryCtxRelease_v2(dev); }
+CUresult sim_cuDevicePrimaryCtxRelease(CUdevice dev) { return sim_cuDevicePrimaryCtxRelease_v2(dev); }
 
 // "Explicitly destroys and cleans up all resources associated with the current device in the
 // current process", references or not. It comes back with the next retain.
-CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev) {
+CUresult sim_cuDevicePrimaryCtxReset_v2(CUdevice dev) {
   CUresult why;
   Device* d = DeviceOf(dev, &why);
   if (d == nullptr) return why;
@@ -409,9 +408,9 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev) {
   if (gone != nullptr) DestroyContext(gone);
   return CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxReset(CUdevice dev) { return cuDevicePrimaryCtxReset_v2(dev); }
+CUresult sim_cuDevicePrimaryCtxReset(CUdevice dev) { return sim_cuDevicePrimaryCtxReset_v2(dev); }
 
-CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int* flags, int* active) {
+CUresult sim_cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int* flags, int* active) {
   CUresult why;
   Device* d = DeviceOf(dev, &why);
   if (d == nullptr) return why;
@@ -421,7 +420,7 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int* flags, int* acti
   return CUDA_SUCCESS;
 }
 
-CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags) {
+CUresult sim_cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags) {
   CUresult why;
   Device* d = DeviceOf(dev, &why);
   if (d == nullptr) return why;
@@ -431,8 +430,8 @@ CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags) {
   if (d->primary != nullptr) d->primary->flags = flags;
   return CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags) {
-  return cuDevicePrimaryCtxSetFlags_v2(dev, flags);
+CUresult sim_cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags) {
+  return sim_cuDevicePrimaryCtxSetFlags_v2(dev, flags);
 }
 
-}  // extern "C"
+}  // namespace divvy::sim

@@ -5,9 +5,7 @@
 #include <cstdio>
 
 #include "src/sim/client/device.h"
-
-using divvy::sim::Device;
-using divvy::sim::Process;
+#include "src/sim/generated/driver_functions.h"
 
 namespace {
 
@@ -21,27 +19,27 @@ CUresult FindDevice(CUdevice dev, Device** out) {
 
 }  // namespace
 
-extern "C" {
+namespace divvy::sim {
 
-CUresult cuInit(unsigned int flags) {
+CUresult sim_cuInit(unsigned int flags) {
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
   return Process::Get().Init();
 }
 
-CUresult cuDriverGetVersion(int* version) {
+CUresult sim_cuDriverGetVersion(int* version) {
   if (version == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *version = CUDA_VERSION;
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetCount(int* count) {
+CUresult sim_cuDeviceGetCount(int* count) {
   if (CUresult r = Process::Get().Ready()) return r;
   if (count == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *count = int(Process::Get().devices().size());
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGet(CUdevice* device, int ordinal) {
+CUresult sim_cuDeviceGet(CUdevice* device, int ordinal) {
   Device* d;
   if (CUresult r = FindDevice(ordinal, &d)) return r;
   if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -49,7 +47,7 @@ CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
+CUresult sim_cuDeviceGetName(char* name, int len, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   if (name == nullptr || len <= 0) return CUDA_ERROR_INVALID_VALUE;
@@ -57,7 +55,7 @@ CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
+CUresult sim_cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   if (uuid == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -65,16 +63,16 @@ CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice dev) { return cuDeviceGetUuid_v2(uuid, dev); }
+CUresult sim_cuDeviceGetUuid(CUuuid* uuid, CUdevice dev) { return sim_cuDeviceGetUuid_v2(uuid, dev); }
 
 // LUIDs exist on Windows only.
-CUresult cuDeviceGetLuid(char*, unsigned int*, CUdevice dev) {
+CUresult sim_cuDeviceGetLuid(char*, unsigned int*, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
+CUresult sim_cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   if (bytes == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -82,15 +80,15 @@ CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceTotalMem(unsigned int* bytes, CUdevice dev) {
+CUresult sim_cuDeviceTotalMem(unsigned int* bytes, CUdevice dev) {
   size_t all;
-  if (CUresult r = cuDeviceTotalMem_v2(&all, dev)) return r;
+  if (CUresult r = sim_cuDeviceTotalMem_v2(&all, dev)) return r;
   if (bytes == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *bytes = all > 0xFFFFFFFF ? 0xFFFFFFFF : unsigned(all);
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice dev) {
+CUresult sim_cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   bool known = false;
@@ -100,7 +98,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
+CUresult sim_cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   if (major == nullptr || minor == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -109,7 +107,7 @@ CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
+CUresult sim_cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   if (prop == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -134,7 +132,7 @@ CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetPCIBusId(char* bus_id, int len, CUdevice dev) {
+CUresult sim_cuDeviceGetPCIBusId(char* bus_id, int len, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   std::string text = d->PciBusId();
@@ -143,7 +141,7 @@ CUresult cuDeviceGetPCIBusId(char* bus_id, int len, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetByPCIBusId(CUdevice* dev, const char* bus_id) {
+CUresult sim_cuDeviceGetByPCIBusId(CUdevice* dev, const char* bus_id) {
   if (CUresult r = Process::Get().Ready()) return r;
   if (dev == nullptr || bus_id == nullptr) return CUDA_ERROR_INVALID_VALUE;
   unsigned domain = 0, bus = 0, slot = 0, function = 0;
@@ -160,7 +158,7 @@ CUresult cuDeviceGetByPCIBusId(CUdevice* dev, const char* bus_id) {
   return CUDA_ERROR_INVALID_DEVICE;
 }
 
-CUresult cuDeviceCanAccessPeer(int* can, CUdevice dev, CUdevice peer) {
+CUresult sim_cuDeviceCanAccessPeer(int* can, CUdevice dev, CUdevice peer) {
   Device *a, *b;
   if (CUresult r = FindDevice(dev, &a)) return r;
   if (CUresult r = FindDevice(peer, &b)) return r;
@@ -169,7 +167,7 @@ CUresult cuDeviceCanAccessPeer(int* can, CUdevice dev, CUdevice peer) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attribute, CUdevice src,
+CUresult sim_cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attribute, CUdevice src,
                                  CUdevice dst) {
   Device *a, *b;
   if (CUresult r = FindDevice(src, &a)) return r;
@@ -194,7 +192,7 @@ CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attribute, CU
 }
 
 // Compute partitioning by execution affinity is an MPS feature; there is no MPS here.
-CUresult cuDeviceGetExecAffinitySupport(int* pi, CUexecAffinityType, CUdevice dev) {
+CUresult sim_cuDeviceGetExecAffinitySupport(int* pi, CUexecAffinityType, CUdevice dev) {
   Device* d;
   if (CUresult r = FindDevice(dev, &d)) return r;
   if (pi == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -202,4 +200,4 @@ CUresult cuDeviceGetExecAffinitySupport(int* pi, CUexecAffinityType, CUdevice de
   return CUDA_SUCCESS;
 }
 
-}  // extern "C"
+}  // namespace divvy::sim

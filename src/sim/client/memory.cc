@@ -5,6 +5,7 @@
 #include "src/sim/client/memory.h"
 
 #include "src/sim/client/stream.h"
+#include "src/sim/generated/driver_functions.h"
 
 namespace divvy::sim {
 
@@ -61,11 +62,9 @@ void ReleaseContextMemory(Context* c) {
 
 }  // namespace divvy::sim
 
-using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
+namespace divvy::sim {
 
-extern "C" {
-
-CUresult cuMemAlloc_v2(CUdeviceptr* out, size_t bytes) {
+CUresult sim_cuMemAlloc_v2(CUdeviceptr* out, size_t bytes) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (out == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
@@ -81,15 +80,15 @@ CUresult cuMemAlloc_v2(CUdeviceptr* out, size_t bytes) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemAlloc(CUdeviceptr_v1* out, unsigned int bytes) {
+CUresult sim_cuMemAlloc(CUdeviceptr_v1* out, unsigned int bytes) {
   CUdeviceptr wide;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (CUresult r = cuMemAlloc_v2(&wide, bytes)) return r;
+  if (CUresult r = sim_cuMemAlloc_v2(&wide, bytes)) return r;
   *out = CUdeviceptr_v1(wide);  // 32-bit pointers: as useless on a 64-bit machine as the real one
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemAllocPitch_v2(CUdeviceptr* out, size_t* pitch, size_t width, size_t height,
+CUresult sim_cuMemAllocPitch_v2(CUdeviceptr* out, size_t* pitch, size_t width, size_t height,
                             unsigned int element) {
   if (out == nullptr || pitch == nullptr || width == 0 || height == 0 ||
       (element != 4 && element != 8 && element != 16)) {
@@ -97,12 +96,12 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr* out, size_t* pitch, size_t width, size_
   }
   size_t rounded = (width + 511) & ~size_t(511);
   if (height > SIZE_MAX / rounded) return CUDA_ERROR_OUT_OF_MEMORY;
-  if (CUresult r = cuMemAlloc_v2(out, rounded * height)) return r;
+  if (CUresult r = sim_cuMemAlloc_v2(out, rounded * height)) return r;
   *pitch = rounded;
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemFree_v2(CUdeviceptr ptr) {
+CUresult sim_cuMemFree_v2(CUdeviceptr ptr) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (ptr == 0) return CUDA_SUCCESS;
@@ -132,9 +131,9 @@ CUresult cuMemFree_v2(CUdeviceptr ptr) {
   }
 }
 
-CUresult cuMemFree(CUdeviceptr_v1 ptr) { return cuMemFree_v2(ptr); }
+CUresult sim_cuMemFree(CUdeviceptr_v1 ptr) { return sim_cuMemFree_v2(ptr); }
 
-CUresult cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
+CUresult sim_cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (free_bytes == nullptr || total == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -143,16 +142,16 @@ CUresult cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemGetInfo(unsigned int* free_bytes, unsigned int* total) {
+CUresult sim_cuMemGetInfo(unsigned int* free_bytes, unsigned int* total) {
   size_t f, t;
-  if (CUresult r = cuMemGetInfo_v2(&f, &t)) return r;
+  if (CUresult r = sim_cuMemGetInfo_v2(&f, &t)) return r;
   if (free_bytes == nullptr || total == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *free_bytes = f > 0xFFFFFFFF ? 0xFFFFFFFF : unsigned(f);
   *total = t > 0xFFFFFFFF ? 0xFFFFFFFF : unsigned(t);
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr ptr) {
+CUresult sim_cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr ptr) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   auto found = AddressMap::Get().Find(ptr);
@@ -162,4 +161,4 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr p
   return CUDA_SUCCESS;
 }
 
-}  // extern "C"
+}  // namespace divvy::sim

@@ -3,8 +3,7 @@
 #include <strings.h>
 
 #include "src/sim/nvml/state.h"
-
-using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
+#include "src/sim/generated/nvml_functions.h"
 
 namespace {
 
@@ -57,36 +56,36 @@ nvmlReturn_t PciInfo(nvmlDevice_t device, nvmlPciInfo_t* pci, bool with_long) {
 
 }  // namespace
 
-extern "C" {
+namespace divvy::sim {
 
-nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int* count) {
+nvmlReturn_t sim_nvmlDeviceGetCount_v2(unsigned int* count) {
   MachinePage* page = Nvml::Get().page();
   if (page == nullptr) return NVML_ERROR_UNINITIALIZED;
   if (count == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   *count = page->device_count;
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetCount(unsigned int* count) { return nvmlDeviceGetCount_v2(count); }
+nvmlReturn_t sim_nvmlDeviceGetCount(unsigned int* count) { return sim_nvmlDeviceGetCount_v2(count); }
 
-nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t* out) {
+nvmlReturn_t sim_nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t* out) {
   MachinePage* page = Nvml::Get().page();
   if (page == nullptr) return NVML_ERROR_UNINITIALIZED;
   if (out == nullptr || index >= page->device_count) return NVML_ERROR_INVALID_ARGUMENT;
   *out = Nvml::Get().handle(index);
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t* out) {
-  return nvmlDeviceGetHandleByIndex_v2(index, out);
+nvmlReturn_t sim_nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t* out) {
+  return sim_nvmlDeviceGetHandleByIndex_v2(index, out);
 }
-nvmlReturn_t nvmlDeviceGetHandleByUUID(const char* uuid, nvmlDevice_t* out) {
+nvmlReturn_t sim_nvmlDeviceGetHandleByUUID(const char* uuid, nvmlDevice_t* out) {
   if (uuid == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   return FindBy(out, [uuid](const Gpu& g) { return strcasecmp(g.Uuid().c_str(), uuid) == 0; });
 }
-nvmlReturn_t nvmlDeviceGetHandleBySerial(const char* serial, nvmlDevice_t* out) {
+nvmlReturn_t sim_nvmlDeviceGetHandleBySerial(const char* serial, nvmlDevice_t* out) {
   if (serial == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   return FindBy(out, [serial](const Gpu& g) { return SerialOf(g) == serial; });
 }
-nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char* id, nvmlDevice_t* out) {
+nvmlReturn_t sim_nvmlDeviceGetHandleByPciBusId_v2(const char* id, nvmlDevice_t* out) {
   if (id == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   return FindBy(out, [id](const Gpu& g) {
     std::string full = g.PciBusId();  // domain in eight digits, in four, or left out
@@ -94,58 +93,58 @@ nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char* id, nvmlDevice_t* out)
            strcasecmp(full.c_str() + 9, id) == 0;
   });
 }
-nvmlReturn_t nvmlDeviceGetHandleByPciBusId(const char* id, nvmlDevice_t* out) {
-  return nvmlDeviceGetHandleByPciBusId_v2(id, out);
+nvmlReturn_t sim_nvmlDeviceGetHandleByPciBusId(const char* id, nvmlDevice_t* out) {
+  return sim_nvmlDeviceGetHandleByPciBusId_v2(id, out);
 }
 
-nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int* index) {
+nvmlReturn_t sim_nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int* index) {
   return Answer<unsigned>(device, index, [](const Gpu& g) { return g.index; });
 }
-nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int* minor) {
+nvmlReturn_t sim_nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int* minor) {
   return Answer<unsigned>(device, minor, [](const Gpu& g) { return g.index; });
 }
-nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char* name, unsigned int length) {
+nvmlReturn_t sim_nvmlDeviceGetName(nvmlDevice_t device, char* name, unsigned int length) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return CopyText(g.profile->name, name, length);
 }
-nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char* uuid, unsigned int length) {
+nvmlReturn_t sim_nvmlDeviceGetUUID(nvmlDevice_t device, char* uuid, unsigned int length) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return CopyText(g.Uuid(), uuid, length);
 }
-nvmlReturn_t nvmlDeviceGetSerial(nvmlDevice_t device, char* serial, unsigned int length) {
+nvmlReturn_t sim_nvmlDeviceGetSerial(nvmlDevice_t device, char* serial, unsigned int length) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return CopyText(SerialOf(g), serial, length);
 }
-nvmlReturn_t nvmlDeviceGetVbiosVersion(nvmlDevice_t device, char* version, unsigned int length) {
+nvmlReturn_t sim_nvmlDeviceGetVbiosVersion(nvmlDevice_t device, char* version, unsigned int length) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return CopyText("96.00.00.00.01", version, length);
 }
-nvmlReturn_t nvmlDeviceGetPciInfo(nvmlDevice_t device, nvmlPciInfo_t* pci) {
+nvmlReturn_t sim_nvmlDeviceGetPciInfo(nvmlDevice_t device, nvmlPciInfo_t* pci) {
   return PciInfo(device, pci, false);
 }
-nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t* pci) {
+nvmlReturn_t sim_nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t* pci) {
   return PciInfo(device, pci, false);
 }
-nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t* pci) {
+nvmlReturn_t sim_nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t* pci) {
   return PciInfo(device, pci, true);
 }
-nvmlReturn_t nvmlDeviceGetBrand(nvmlDevice_t device, nvmlBrandType_t* brand) {
+nvmlReturn_t sim_nvmlDeviceGetBrand(nvmlDevice_t device, nvmlBrandType_t* brand) {
   return Answer<nvmlBrandType_t>(device, brand, [](const Gpu& g) {
     return g.profile->cc_major >= 8 ? NVML_BRAND_NVIDIA : NVML_BRAND_TESLA;
   });
 }
-nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, nvmlDeviceArchitecture_t* arch) {
+nvmlReturn_t sim_nvmlDeviceGetArchitecture(nvmlDevice_t device, nvmlDeviceArchitecture_t* arch) {
   return Answer<nvmlDeviceArchitecture_t>(device, arch, [](const Gpu& g) {
     return g.profile->cc_major == 9   ? NVML_DEVICE_ARCH_HOPPER
            : g.profile->cc_major == 8 ? NVML_DEVICE_ARCH_AMPERE
                                       : NVML_DEVICE_ARCH_TURING;
   });
 }
-nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int* major, int* minor) {
+nvmlReturn_t sim_nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int* major, int* minor) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (major == nullptr || minor == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -153,37 +152,37 @@ nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int* major,
   *minor = g.profile->cc_minor;
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned int* cores) {
+nvmlReturn_t sim_nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned int* cores) {
   return Answer<unsigned>(device, cores, [](const Gpu& g) {
     return unsigned(g.profile->sm_count * (g.profile->cc_major == 9 ? 128 : 64));
   });
 }
-nvmlReturn_t nvmlDeviceGetMemoryBusWidth(nvmlDevice_t device, unsigned int* bits) {
+nvmlReturn_t sim_nvmlDeviceGetMemoryBusWidth(nvmlDevice_t device, unsigned int* bits) {
   return Answer<unsigned>(device, bits,
                           [](const Gpu& g) { return unsigned(g.profile->bus_width_bits); });
 }
-nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t*) {
+nvmlReturn_t sim_nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t*) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return NVML_ERROR_NOT_SUPPORTED;  // of MIG devices only
 }
-nvmlReturn_t nvmlDeviceGetAttributes(nvmlDevice_t device, nvmlDeviceAttributes_t* out) {
-  return nvmlDeviceGetAttributes_v2(device, out);
+nvmlReturn_t sim_nvmlDeviceGetAttributes(nvmlDevice_t device, nvmlDeviceAttributes_t* out) {
+  return sim_nvmlDeviceGetAttributes_v2(device, out);
 }
-nvmlReturn_t nvmlDeviceGetComputeMode(nvmlDevice_t device, nvmlComputeMode_t* mode) {
+nvmlReturn_t sim_nvmlDeviceGetComputeMode(nvmlDevice_t device, nvmlComputeMode_t* mode) {
   return Answer<nvmlComputeMode_t>(device, mode,
                                    [](const Gpu&) { return NVML_COMPUTEMODE_DEFAULT; });
 }
-nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, nvmlEnableState_t* mode) {
+nvmlReturn_t sim_nvmlDeviceGetPersistenceMode(nvmlDevice_t device, nvmlEnableState_t* mode) {
   return Answer<nvmlEnableState_t>(device, mode, [](const Gpu&) { return NVML_FEATURE_ENABLED; });
 }
-nvmlReturn_t nvmlDeviceGetDisplayActive(nvmlDevice_t device, nvmlEnableState_t* mode) {
+nvmlReturn_t sim_nvmlDeviceGetDisplayActive(nvmlDevice_t device, nvmlEnableState_t* mode) {
   return Answer<nvmlEnableState_t>(device, mode, [](const Gpu&) { return NVML_FEATURE_DISABLED; });
 }
-nvmlReturn_t nvmlDeviceGetDisplayMode(nvmlDevice_t device, nvmlEnableState_t* mode) {
+nvmlReturn_t sim_nvmlDeviceGetDisplayMode(nvmlDevice_t device, nvmlEnableState_t* mode) {
   return Answer<nvmlEnableState_t>(device, mode, [](const Gpu&) { return NVML_FEATURE_DISABLED; });
 }
-nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int* current,
+nvmlReturn_t sim_nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int* current,
                                   unsigned int* pending) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
@@ -192,24 +191,24 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int* current,
   *current = *pending = 0;
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int* count) {
+nvmlReturn_t sim_nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int* count) {
   return Answer<unsigned>(device, count,
                           [](const Gpu& g) { return g.profile->cc_major >= 8 ? 7u : 0u; });
 }
-nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int, nvmlDevice_t*) {
+nvmlReturn_t sim_nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int, nvmlDevice_t*) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return NVML_ERROR_NOT_FOUND;
 }
-nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int* is_mig) {
+nvmlReturn_t sim_nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int* is_mig) {
   return Answer<unsigned>(device, is_mig, [](const Gpu&) { return 0u; });
 }
-nvmlReturn_t nvmlDeviceGetVirtualizationMode(nvmlDevice_t device,
+nvmlReturn_t sim_nvmlDeviceGetVirtualizationMode(nvmlDevice_t device,
                                              nvmlGpuVirtualizationMode_t* mode) {
   return Answer<nvmlGpuVirtualizationMode_t>(
       device, mode, [](const Gpu&) { return NVML_GPU_VIRTUALIZATION_MODE_NONE; });
 }
-nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t a, nvmlDevice_t b,
+nvmlReturn_t sim_nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t a, nvmlDevice_t b,
                                                  nvmlGpuTopologyLevel_t* level) {
   Gpu x, y;
   if (nvmlReturn_t r = FindGpu(a, &x)) return r;
@@ -219,4 +218,4 @@ nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t a, nvmlDevice_t b,
   return NVML_SUCCESS;
 }
 
-}  // extern "C"
+}  // namespace divvy::sim

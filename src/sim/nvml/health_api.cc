@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "src/sim/nvml/state.h"
-
-using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
+#include "src/sim/generated/nvml_functions.h"
 
 namespace {
 
@@ -29,104 +28,104 @@ unsigned Clock(const Gpu& g, nvmlClockType_t type) {
 
 }  // namespace
 
-extern "C" {
+namespace divvy::sim {
 
-nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t sensor,
+nvmlReturn_t sim_nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t sensor,
                                       unsigned int* celsius) {
   if (sensor != NVML_TEMPERATURE_GPU) return NVML_ERROR_INVALID_ARGUMENT;
   return Answer<unsigned>(device, celsius, [](const Gpu&) { return 41u; });
 }
-nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int* mw) {
+nvmlReturn_t sim_nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int* mw) {
   return Answer<unsigned>(device, mw,
                           [](const Gpu& g) { return unsigned(g.profile->power_limit_mw) / 8; });
 }
-nvmlReturn_t nvmlDeviceGetPowerManagementLimit(nvmlDevice_t device, unsigned int* mw) {
+nvmlReturn_t sim_nvmlDeviceGetPowerManagementLimit(nvmlDevice_t device, unsigned int* mw) {
   return Answer<unsigned>(device, mw,
                           [](const Gpu& g) { return unsigned(g.profile->power_limit_mw); });
 }
-nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned int* mw) {
-  return nvmlDeviceGetPowerManagementLimit(device, mw);
+nvmlReturn_t sim_nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned int* mw) {
+  return sim_nvmlDeviceGetPowerManagementLimit(device, mw);
 }
-nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int* mw) {
-  return nvmlDeviceGetPowerManagementLimit(device, mw);
+nvmlReturn_t sim_nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int* mw) {
+  return sim_nvmlDeviceGetPowerManagementLimit(device, mw);
 }
-nvmlReturn_t nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, unsigned int* min_mw,
+nvmlReturn_t sim_nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, unsigned int* min_mw,
                                                           unsigned int* max_mw) {
   if (min_mw == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-  nvmlReturn_t r = nvmlDeviceGetPowerManagementLimit(device, max_mw);
+  nvmlReturn_t r = sim_nvmlDeviceGetPowerManagementLimit(device, max_mw);
   if (r == NVML_SUCCESS) *min_mw = *max_mw / 4;
   return r;
 }
-nvmlReturn_t nvmlDeviceGetPowerManagementMode(nvmlDevice_t device, nvmlEnableState_t* mode) {
+nvmlReturn_t sim_nvmlDeviceGetPowerManagementMode(nvmlDevice_t device, nvmlEnableState_t* mode) {
   return Answer<nvmlEnableState_t>(device, mode, [](const Gpu&) { return NVML_FEATURE_ENABLED; });
 }
-nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, nvmlPstates_t* state) {
+nvmlReturn_t sim_nvmlDeviceGetPerformanceState(nvmlDevice_t device, nvmlPstates_t* state) {
   return Answer<nvmlPstates_t>(device, state, [](const Gpu&) { return NVML_PSTATE_0; });
 }
-nvmlReturn_t nvmlDeviceGetPowerState(nvmlDevice_t device, nvmlPstates_t* state) {
-  return nvmlDeviceGetPerformanceState(device, state);
+nvmlReturn_t sim_nvmlDeviceGetPowerState(nvmlDevice_t device, nvmlPstates_t* state) {
+  return sim_nvmlDeviceGetPerformanceState(device, state);
 }
-nvmlReturn_t nvmlDeviceGetFanSpeed(nvmlDevice_t device, unsigned int*) {
+nvmlReturn_t sim_nvmlDeviceGetFanSpeed(nvmlDevice_t device, unsigned int*) {
   return NotSupported(device);  // passively cooled cards
 }
-nvmlReturn_t nvmlDeviceGetFanSpeed_v2(nvmlDevice_t device, unsigned int, unsigned int*) {
+nvmlReturn_t sim_nvmlDeviceGetFanSpeed_v2(nvmlDevice_t device, unsigned int, unsigned int*) {
   return NotSupported(device);
 }
-nvmlReturn_t nvmlDeviceGetNumFans(nvmlDevice_t device, unsigned int* fans) {
+nvmlReturn_t sim_nvmlDeviceGetNumFans(nvmlDevice_t device, unsigned int* fans) {
   return Answer<unsigned>(device, fans, [](const Gpu&) { return 0u; });
 }
-nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned int* mhz) {
+nvmlReturn_t sim_nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned int* mhz) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (mhz == nullptr || type < 0 || type >= NVML_CLOCK_COUNT) return NVML_ERROR_INVALID_ARGUMENT;
   *mhz = Clock(g, type);
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, nvmlClockType_t type,
+nvmlReturn_t sim_nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, nvmlClockType_t type,
                                        unsigned int* mhz) {
-  return nvmlDeviceGetClockInfo(device, type, mhz);
+  return sim_nvmlDeviceGetClockInfo(device, type, mhz);
 }
-nvmlReturn_t nvmlDeviceGetApplicationsClock(nvmlDevice_t device, nvmlClockType_t type,
+nvmlReturn_t sim_nvmlDeviceGetApplicationsClock(nvmlDevice_t device, nvmlClockType_t type,
                                             unsigned int* mhz) {
-  return nvmlDeviceGetClockInfo(device, type, mhz);
+  return sim_nvmlDeviceGetClockInfo(device, type, mhz);
 }
-nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t device,
+nvmlReturn_t sim_nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t device,
                                                        unsigned long long* reasons) {
   return Answer<unsigned long long>(device, reasons, [](const Gpu&) { return 0ull; });
 }
-nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device,
+nvmlReturn_t sim_nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device,
                                                     unsigned long long* reasons) {
   return Answer<unsigned long long>(device, reasons, [](const Gpu&) { return 0ull; });
 }
-nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t* current,
+nvmlReturn_t sim_nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t* current,
                                   nvmlEnableState_t* pending) {
   if (pending == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   *pending = NVML_FEATURE_ENABLED;
   return Answer<nvmlEnableState_t>(device, current,
                                    [](const Gpu&) { return NVML_FEATURE_ENABLED; });
 }
-nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t,
+nvmlReturn_t sim_nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t,
                                          nvmlEccCounterType_t, unsigned long long* errors) {
   return Answer<unsigned long long>(device, errors, [](const Gpu&) { return 0ull; });
 }
-nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErrorType_t,
+nvmlReturn_t sim_nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErrorType_t,
                                              nvmlEccCounterType_t, nvmlMemoryLocation_t,
                                              unsigned long long* errors) {
   return Answer<unsigned long long>(device, errors, [](const Gpu&) { return 0ull; });
 }
-nvmlReturn_t nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
+nvmlReturn_t sim_nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
   return Answer<unsigned>(device, generation, [](const Gpu& g) {
     return g.profile->cc_major >= 9 ? 5u : g.profile->cc_major >= 8 ? 4u : 3u;
   });
 }
-nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
-  return nvmlDeviceGetCurrPcieLinkGeneration(device, generation);
+nvmlReturn_t sim_nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
+  return sim_nvmlDeviceGetCurrPcieLinkGeneration(device, generation);
 }
-nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned int* width) {
+nvmlReturn_t sim_nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned int* width) {
   return Answer<unsigned>(device, width, [](const Gpu&) { return 16u; });
 }
-nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int* width) {
-  return nvmlDeviceGetCurrPcieLinkWidth(device, width);
+nvmlReturn_t sim_nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int* width) {
+  return sim_nvmlDeviceGetCurrPcieLinkWidth(device, width);
 }
 
-}  // extern "C"
+}  // namespace divvy::sim

@@ -4,8 +4,7 @@
 #include <algorithm>
 
 #include "src/sim/nvml/state.h"
-
-using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
+#include "src/sim/generated/nvml_functions.h"
 
 namespace {
 
@@ -76,9 +75,9 @@ Busy BusyNow(const Gpu& g) {
 
 }  // namespace
 
-extern "C" {
+namespace divvy::sim {
 
-nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t* memory) {
+nvmlReturn_t sim_nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t* memory) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (memory == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -88,7 +87,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t* memory) 
   return NVML_SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t* memory) {
+nvmlReturn_t sim_nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t* memory) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (memory == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -100,7 +99,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t* me
   return NVML_SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t* memory) {
+nvmlReturn_t sim_nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t* memory) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (memory == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -110,44 +109,44 @@ nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t* 
   return NVML_SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t d, unsigned int* count,
                                                   nvmlProcessInfo_v1_t* infos) {
   return ListV1(d, count, infos);
 }
-nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
                                                      nvmlProcessInfo_v2_t* infos) {
   return ListV2(d, count, infos);
 }
-nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
                                                      nvmlProcessInfo_t* infos) {
   return ListV2(d, count, infos);
 }
-nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t d, unsigned int* count,
                                                    nvmlProcessInfo_v1_t*) {
   return ListNone(d, count);
 }
-nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
                                                       nvmlProcessInfo_v2_t*) {
   return ListNone(d, count);
 }
-nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
                                                       nvmlProcessInfo_t*) {
   return ListNone(d, count);
 }
-nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetMPSComputeRunningProcesses(nvmlDevice_t d, unsigned int* count,
                                                      nvmlProcessInfo_v1_t*) {
   return ListNone(d, count);
 }
-nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
                                                         nvmlProcessInfo_v2_t*) {
   return ListNone(d, count);
 }
-nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
+nvmlReturn_t sim_nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
                                                         nvmlProcessInfo_t*) {
   return ListNone(d, count);
 }
 
-nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
+nvmlReturn_t sim_nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
                                                    nvmlProcessDetailList_t* list) {
   if (list == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   if (list->version != nvmlProcessDetailList_v1) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
@@ -162,7 +161,7 @@ nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
                        });
 }
 
-nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t* utilization) {
+nvmlReturn_t sim_nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t* utilization) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (utilization == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -172,7 +171,7 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
   return NVML_SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int* utilization,
+nvmlReturn_t sim_nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int* utilization,
                                              unsigned int* period_us) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
@@ -181,9 +180,9 @@ nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int* 
   *period_us = 200'000;
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int* utilization,
+nvmlReturn_t sim_nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int* utilization,
                                              unsigned int* period_us) {
-  return nvmlDeviceGetEncoderUtilization(device, utilization, period_us);
+  return sim_nvmlDeviceGetEncoderUtilization(device, utilization, period_us);
 }
 
-}  // extern "C"
+}  // namespace divvy::sim

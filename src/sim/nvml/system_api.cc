@@ -5,37 +5,36 @@
 
 #include "src/abi/cuda.h"
 #include "src/sim/nvml/state.h"
-
-using namespace divvy::sim;  // NOLINT: the API below is this namespace's face
+#include "src/sim/generated/nvml_functions.h"
 
 struct nvmlEventSet_st {
   int unused;
 };
 
-extern "C" {
+namespace divvy::sim {
 
-nvmlReturn_t nvmlInit_v2(void) { return Nvml::Get().Init(); }
-nvmlReturn_t nvmlInit(void) { return Nvml::Get().Init(); }
-nvmlReturn_t nvmlInitWithFlags(unsigned int) { return Nvml::Get().Init(); }
-nvmlReturn_t nvmlShutdown(void) { return Nvml::Get().Shutdown(); }
+nvmlReturn_t sim_nvmlInit_v2(void) { return Nvml::Get().Init(); }
+nvmlReturn_t sim_nvmlInit(void) { return Nvml::Get().Init(); }
+nvmlReturn_t sim_nvmlInitWithFlags(unsigned int) { return Nvml::Get().Init(); }
+nvmlReturn_t sim_nvmlShutdown(void) { return Nvml::Get().Shutdown(); }
 
-nvmlReturn_t nvmlSystemGetDriverVersion(char* version, unsigned int length) {
+nvmlReturn_t sim_nvmlSystemGetDriverVersion(char* version, unsigned int length) {
   if (Nvml::Get().page() == nullptr) return NVML_ERROR_UNINITIALIZED;
   return CopyText("580.95.05", version, length);  // a driver of CUDA 13.0
 }
-nvmlReturn_t nvmlSystemGetNVMLVersion(char* version, unsigned int length) {
+nvmlReturn_t sim_nvmlSystemGetNVMLVersion(char* version, unsigned int length) {
   return CopyText("13.580.95.05", version, length);
 }
-nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int* version) {
+nvmlReturn_t sim_nvmlSystemGetCudaDriverVersion_v2(int* version) {
   if (version == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   *version = CUDA_VERSION;
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlSystemGetCudaDriverVersion(int* version) {
-  return nvmlSystemGetCudaDriverVersion_v2(version);
+nvmlReturn_t sim_nvmlSystemGetCudaDriverVersion(int* version) {
+  return sim_nvmlSystemGetCudaDriverVersion_v2(version);
 }
 
-nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char* name, unsigned int length) {
+nvmlReturn_t sim_nvmlSystemGetProcessName(unsigned int pid, char* name, unsigned int length) {
   MachinePage* page = Nvml::Get().page();
   if (page == nullptr) return NVML_ERROR_UNINITIALIZED;
   if (name == nullptr || length == 0) return NVML_ERROR_INVALID_ARGUMENT;
@@ -50,7 +49,7 @@ nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char* name, unsigned int
   return NVML_ERROR_NOT_FOUND;
 }
 
-const char* nvmlErrorString(nvmlReturn_t result) {
+const char* sim_nvmlErrorString(nvmlReturn_t result) {
   switch (result) {
     case NVML_SUCCESS:
       return "Success";
@@ -82,32 +81,32 @@ const char* nvmlErrorString(nvmlReturn_t result) {
 }
 
 // Events exist and never happen.
-nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t* set) {
+nvmlReturn_t sim_nvmlEventSetCreate(nvmlEventSet_t* set) {
   if (Nvml::Get().page() == nullptr) return NVML_ERROR_UNINITIALIZED;
   if (set == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   *set = reinterpret_cast<nvmlEventSet_t>(new nvmlEventSet_st);
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set) {
+nvmlReturn_t sim_nvmlEventSetFree(nvmlEventSet_t set) {
   delete reinterpret_cast<nvmlEventSet_st*>(set);
   return NVML_SUCCESS;
 }
-nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
+nvmlReturn_t sim_nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
   if (set == nullptr || data == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   timespec t{time_t(ms / 1000), long(ms % 1000) * 1'000'000};
   while (nanosleep(&t, &t) != 0) {
   }
   return NVML_ERROR_TIMEOUT;
 }
-nvmlReturn_t nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
-  return nvmlEventSetWait_v2(set, data, ms);
+nvmlReturn_t sim_nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
+  return sim_nvmlEventSetWait_v2(set, data, ms);
 }
-nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long, nvmlEventSet_t set) {
+nvmlReturn_t sim_nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long, nvmlEventSet_t set) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return set == nullptr ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;
 }
-nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long* types) {
+nvmlReturn_t sim_nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long* types) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (types == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -115,4 +114,4 @@ nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long
   return NVML_SUCCESS;
 }
 
-}  // extern "C"
+}  // namespace divvy::sim
