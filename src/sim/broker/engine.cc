@@ -9,9 +9,9 @@ constexpr uint32_t kNobody = UINT32_MAX;
 
 struct Engine::Stream {
   uint32_t process, number;
-  std::deque<EngineOp> ops;    // not yet committed
-  uint64_t ended_seq = 0;      // committed
-  bool active = false;         // has a Run in the state
+  std::deque<EngineOp> ops;  // not yet committed
+  uint64_t ended_seq = 0;    // committed
+  bool active = false;       // has a Run in the state
   bool closing = false;
 };
 
@@ -20,22 +20,22 @@ enum class Phase : uint8_t { kReady, kRunning, kCopying, kExternal };
 
 struct Engine::Run {
   Stream* stream;
-  uint32_t head = 0;          // index into stream->ops
+  uint32_t head = 0;  // index into stream->ops
   Phase phase = Phase::kReady;
-  bool started = false;       // a kernel that may have been switched out
-  bool rested = false;        // started, not on the device now
-  uint64_t since = 0;         // when the head became the head
-  uint64_t end_ns = kNever;   // of a running kernel or copy
-  uint64_t rest_ns = 0;       // of a kernel that is switched out
+  bool started = false;      // a kernel that may have been switched out
+  bool rested = false;       // started, not on the device now
+  uint64_t since = 0;        // when the head became the head
+  uint64_t end_ns = kNever;  // of a running kernel or copy
+  uint64_t rest_ns = 0;      // of a kernel that is switched out
 };
 
 struct Engine::DeviceState {
-  uint32_t process = kNobody;   // whose turn it is
-  uint32_t last = kNobody;      // who ran last: coming back costs no switch
-  uint64_t switched_ns = 0;     // its kernels may run from here on
+  uint32_t process = kNobody;  // whose turn it is
+  uint32_t last = kNobody;     // who ran last: coming back costs no switch
+  uint64_t switched_ns = 0;    // its kernels may run from here on
   uint64_t slice_end_ns = 0;
   uint32_t used_permille = 0;
-  Run* copying[2] = {};         // only null or not is looked at in a copied state
+  bool copying[2] = {};  // one engine for each direction
 };
 
 struct Engine::State {
@@ -49,12 +49,14 @@ class Engine::Walk {
  public:
   Walk(Engine* engine, State* state, bool final) : e_(*engine), s_(*state), final_(final) {}
 
-  void To(uint64_t limit_ns) {
+  // Returns the time up to which nothing more happens that it has not been through.
+  uint64_t To(uint64_t limit_ns, uint32_t max_events) {
     while (Settle()) {
     }
     for (;;) {
       uint64_t next = NextEvent();
       if (next > limit_ns) break;
+      if (max_events-- == 0) return s_.clock_ns;
       Account(next);
       s_.clock_ns = next;
       while (Settle()) {
@@ -64,22 +66,23 @@ class Engine::Walk {
       // Time in which kernels run is accounted as it passes, so that a reader sees long ones too.
       Account(std::max(limit_ns, s_.clock_ns));
     }
+    return limit_ns;
   }
 
-  uint64_t first_dry_ns() const { return first_dry_ns_; }
+  uint64_t busy_ns = 0;  // streams that are dry by then do not count
+  uint64_t first_dry_ns = kNever;
 
  private:
   const EngineOp& HeadOf(const Run& r) const { return r.stream->ops[r.head]; }
   bool HasHead(const Run& r) const { return r.head < r.stream->ops.size(); }
   uint64_t ReadyAt(const Run& r) const {
     const EngineOp& op = HeadOf(r);
-    // An op behind another one is there already when that ends; only an idle stream pays the launch.
+    // An op behind another one is there already when that ends; only an idle stream pays the
+    // launch.
     return std::max(op.submit_ns + e_.config_.launch_ns, r.since);
   }
-  static bool IsCompute(OpKind k) {
-    return k == OpKind::kCompute || k == OpKind::kExternalCompute;
-  }
-  static int Engine2(OpKind k) { return k == OpKind::kCopyD2H; }
+  static bool IsCompute(OpKind k) { return k == OpKind::kCompute || k == OpKind::kExternalCompute; }
+  static int Direction(OpKind k) { return k == OpKind::kCopyD2H; }
 
   // Whether the head would like SMs now.
   bool WantsDevice(const Run& r, uint32_t device) const {
@@ -136,7 +139,7 @@ class Engine::Walk {
     switch (r.phase) {
       case Phase::kRunning: {
         uint64_t end = r.end_ns;
-        if (op.kind == OpKind::kExternalCompute && op.released_ns != kNever) end = s_.clock_ns;
+        if (op.kind == OpKind::kExternalCompute) end = op.released_ns;
         if (end > s_.clock_ns) return false;
         s_.device[op.device].used_permille -= op.sm_permille;
         End(r);
@@ -144,11 +147,11 @@ class Engine::Walk {
       }
       case Phase::kCopying:
         if (r.end_ns > s_.clock_ns) return false;
-        s_.device[op.device].copying[Engine2(op.kind)] = nullptr;
+        s_.device[op.device].copying[Direction(op.kind)] = false;
         End(r);
         return true;
       case Phase::kExternal:
-        if (op.released_ns == kNever) return false;
+        if (op.released_ns > s_.clock_ns) return false;
         End(r);
         return true;
       case Phase::kReady:
@@ -172,8 +175,8 @@ class Engine::Walk {
       case OpKind::kCopyH2D:
       case OpKind::kCopyD2H: {
         DeviceState& d = s_.device[op.device];
-        if (d.copying[Engine2(op.kind)] != nullptr) return false;
-        d.copying[Engine2(op.kind)] = &r;
+        if (d.copying[Direction(op.kind)]) return false;
+        d.copying[Direction(op.kind)] = true;
         Start(r);
         r.phase = Phase::kCopying;
         r.end_ns = s_.clock_ns + op.duration_ns;
@@ -213,7 +216,8 @@ class Engine::Walk {
 
   void Turn(DeviceState& d, uint32_t process) {
     d.process = process;
-    d.switched_ns = s_.clock_ns + (d.last == process || d.last == kNobody ? 0 : e_.config_.switch_ns);
+    d.switched_ns =
+        s_.clock_ns + (d.last == process || d.last == kNobody ? 0 : e_.config_.switch_ns);
     d.last = process;
     d.slice_end_ns = d.switched_ns + e_.config_.slice_ns;
     d.used_permille = 0;
@@ -246,7 +250,7 @@ class Engine::Walk {
       // The next in line waits for room; none overtakes it, as with the block scheduler.
       if (d.used_permille != 0 && d.used_permille + op.sm_permille > 1000) return any;
       d.used_permille += op.sm_permille;
-      uint64_t work = best->rested ? best->rest_ns
+      uint64_t work = best->rested                          ? best->rest_ns
                       : op.kind == OpKind::kExternalCompute ? kNever
                                                             : op.duration_ns;
       if (!best->started) Start(*best);
@@ -280,7 +284,7 @@ class Engine::Walk {
       r.stream->ops.pop_front();
     } else {
       ++r.head;
-      if (!HasHead(r)) first_dry_ns_ = std::min(first_dry_ns_, s_.clock_ns);
+      if (!HasHead(r) && s_.clock_ns > busy_ns) first_dry_ns = std::min(first_dry_ns, s_.clock_ns);
     }
     r.phase = Phase::kReady;
     r.started = r.rested = false;
@@ -292,7 +296,11 @@ class Engine::Walk {
     uint64_t next = kNever;
     for (const Run& r : s_.runs) {
       if (!HasHead(r)) continue;
-      if (r.phase == Phase::kRunning || r.phase == Phase::kCopying) {
+      const EngineOp& op = HeadOf(r);
+      if (r.phase == Phase::kExternal ||
+          (r.phase == Phase::kRunning && op.kind == OpKind::kExternalCompute)) {
+        next = std::min(next, op.released_ns);
+      } else if (r.phase == Phase::kRunning || r.phase == Phase::kCopying) {
         next = std::min(next, r.end_ns);
       } else if (r.phase == Phase::kReady && !r.rested) {
         uint64_t at = ReadyAt(r);
@@ -318,7 +326,7 @@ class Engine::Walk {
     for (uint32_t i = 0; i < s_.device.size(); ++i) {
       const DeviceState& d = s_.device[i];
       if (d.used_permille > 0) e_.listener_->Busy(i, d.process, from, to_ns);
-      if (d.copying[0] != nullptr || d.copying[1] != nullptr) {
+      if (d.copying[0] || d.copying[1]) {
         e_.listener_->CopyBusy(i, from, to_ns);
       }
     }
@@ -328,7 +336,6 @@ class Engine::Walk {
   Engine& e_;
   State& s_;
   const bool final_;
-  uint64_t first_dry_ns_ = kNever;
 };
 
 Engine::Engine(const EngineConfig& config, EngineListener* listener)
@@ -379,10 +386,11 @@ void Engine::Abort(uint32_t process, uint32_t first, uint32_t last) {
       const EngineOp& op = s->ops[r.head];
       if (r.phase == Phase::kRunning) state_->device[op.device].used_permille -= op.sm_permille;
       if (r.phase == Phase::kCopying) {
-        state_->device[op.device].copying[op.kind == OpKind::kCopyD2H] = nullptr;
+        state_->device[op.device].copying[op.kind == OpKind::kCopyD2H] = false;
       }
       s->ended_seq = s->ops.back().seq;
     }
+    for (EngineOp& op : s->ops) listener_->Dropped(op);
     s->ops.clear();
     s->active = false;
     runs.erase(runs.begin() + long(i));
@@ -407,7 +415,7 @@ void Engine::EndStream(uint32_t process, uint32_t stream) {
 }
 
 void Engine::Commit(uint64_t to_ns) {
-  Walk(this, state_.get(), true).To(to_ns);
+  Walk(this, state_.get(), true).To(to_ns, UINT32_MAX);
   // Streams without work leave the state.
   auto& runs = state_->runs;
   for (size_t i = 0; i < runs.size();) {
@@ -423,11 +431,14 @@ void Engine::Commit(uint64_t to_ns) {
   }
 }
 
-uint64_t Engine::Predict(uint64_t to_ns) {
+Engine::Outlook Engine::Predict(uint64_t to_ns, uint64_t busy_ns, uint32_t max_events) {
   State ahead = *state_;
   Walk walk(this, &ahead, false);
-  walk.To(to_ns);
-  return walk.first_dry_ns();
+  walk.busy_ns = busy_ns;
+  Outlook out;
+  out.known_ns = walk.To(to_ns, max_events);
+  out.dry_ns = walk.first_dry_ns;
+  return out;
 }
 
 bool Engine::idle() const { return state_->runs.empty(); }

@@ -3,10 +3,10 @@
 // processes are in one engine, so that waits across devices need nothing special.
 //
 // Rules. A stream's ops run in order. Kernels of one process share its turn on a device while their
-// parts of the SMs fit (a kernel that has started is never slowed by another). Processes take turns:
-// a slice each, round robin, a switch cost between different processes, and at once when the one
-// whose turn it is has nothing to run. A lone process is never switched out; a newcomer waits for
-// the end of the slice that runs. Copies run beside kernels, one per direction and device.
+// parts of the SMs fit (a kernel that has started is never slowed by another). Processes take
+// turns: a slice each, round robin, a switch cost between different processes, and at once when the
+// one whose turn it is has nothing to run. A lone process is never switched out; a newcomer waits
+// for the end of the slice that runs. Copies run beside kernels, one per direction and device.
 //
 // Commit() makes the past final. Predict() runs a copy of the state ahead, supposing that nothing
 // more is submitted; what it says about ops may change until committed.
@@ -43,6 +43,7 @@ struct EngineOp {
   uint64_t submit_ns = 0;
   uint64_t released_ns = kNever;  // external ops: when the client let them go
   OpSlot* slot = nullptr;         // the listener's
+  void* owner = nullptr;          // the listener's
 };
 
 // What happens to ops. Called by Commit with final = true, once per op and event, in the order of
@@ -52,6 +53,7 @@ class EngineListener {
   virtual ~EngineListener() = default;
   virtual void Started(EngineOp& op, uint64_t at_ns, bool final) = 0;
   virtual void Ended(EngineOp& op, uint64_t at_ns, bool final) = 0;
+  virtual void Dropped(EngineOp& op) = 0;  // by Abort or RemoveProcess
   // Final only: a stretch of device time in which a process' kernels (or a copy) ran.
   virtual void Busy(uint32_t device, uint32_t process, uint64_t from_ns, uint64_t to_ns) = 0;
   virtual void CopyBusy(uint32_t device, uint64_t from_ns, uint64_t to_ns) = 0;
@@ -73,9 +75,12 @@ class Engine {
   void EndStream(uint32_t process, uint32_t stream);
 
   void Commit(uint64_t to_ns);
-  // Returns the earliest time at which a stream that has work runs out of it, or kNever: until then
-  // no submission to a stream with work can change anything.
-  uint64_t Predict(uint64_t to_ns);
+  struct Outlook {
+    uint64_t known_ns = 0;     // everything up to here was told to the listener
+    uint64_t dry_ns = kNever;  // when the first stream (of those dry after `busy_ns`) runs dry
+  };
+  // At most `max_events` instants ahead and not beyond to_ns.
+  Outlook Predict(uint64_t to_ns, uint64_t busy_ns, uint32_t max_events);
 
   bool idle() const;  // no op is waiting or running
   uint64_t clock_ns() const;

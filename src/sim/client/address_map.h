@@ -15,7 +15,8 @@ namespace divvy::sim {
 struct MemHandle;
 
 enum class RangeKind : uint8_t {
-  kDevice,    // cuMemAlloc, cuMemAllocPitch, module globals
+  kDevice,    // cuMemAlloc, cuMemAllocPitch
+  kGlobal,    // a module's variables
   kPool,      // cuMemAllocAsync and friends
   kGraph,     // graph memory nodes
   kReserved,  // cuMemAddressReserve

@@ -2,6 +2,8 @@
 // Context Management"). The first context of a process on a device costs what a driver's context
 // costs; further ones less, because code and runtime heaps are shared.
 #include "src/sim/client/context.h"
+
+#include "src/sim/client/stream.h"
 #include "src/sim/generated/driver_functions.h"
 
 #include <mutex>
@@ -69,6 +71,7 @@ CUresult MakeContext(Device* device, unsigned flags, bool primary, Context** out
   c->limit[CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH] = 2;
   c->limit[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT] = 2048;
   c->limit[CU_LIMIT_MAX_L2_FETCH_GRANULARITY] = 64;
+  MakeLegacyStream(c);
   std::lock_guard lock(Contexts().mu);
   c->id = Contexts().next_id++;
   Contexts().all.insert(c);
@@ -80,14 +83,13 @@ CUresult MakeContext(Device* device, unsigned flags, bool primary, Context** out
 void DestroyContext(Context* c) {
   if (c->destroyed.exchange(true)) return;
   ReleaseContextStreams(c);
+  ReleaseContextModules(c);
   ReleaseContextMemory(c);
   Process& p = Process::Get();
   std::lock_guard lock(c->device->mu);
   --c->device->contexts;
   UnbookContext(p.page(), p.row(), c->device->index(), c->booked_bytes);
 }
-
-}  // namespace divvy::sim
 
 namespace {
 
@@ -143,8 +145,6 @@ CUresult Named(CUcontext handle, Context** out) {
 
 }  // namespace
 
-namespace divvy::sim {
-
 CUresult sim_cuCtxCreate_v2(CUcontext* out, unsigned int flags, CUdevice dev) {
   return CreateAndPush(out, flags, dev);
 }
@@ -152,12 +152,12 @@ CUresult sim_cuCtxCreate(CUcontext* out, unsigned int flags, CUdevice dev) {
   return CreateAndPush(out, flags, dev);
 }
 CUresult sim_cuCtxCreate_v3(CUcontext* out, CUexecAffinityParam*, int params, unsigned int flags,
-                        CUdevice dev) {
+                            CUdevice dev) {
   if (params != 0) return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
   return CreateAndPush(out, flags, dev);
 }
 CUresult sim_cuCtxCreate_v4(CUcontext* out, CUctxCreateParams* params, unsigned int flags,
-                        CUdevice dev) {
+                            CUdevice dev) {
   if (params != nullptr && params->numExecAffinityParams != 0) {
     return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
   }
@@ -391,7 +391,9 @@ CUresult sim_cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
   if (gone != nullptr) DestroyContext(gone);
   return CUDA_SUCCESS;
 }
-CUresult sim_cuDevicePrimaryCtxRelease(CUdevice dev) { return sim_cuDevicePrimaryCtxRelease_v2(dev); }
+CUresult sim_cuDevicePrimaryCtxRelease(CUdevice dev) {
+  return sim_cuDevicePrimaryCtxRelease_v2(dev);
+}
 
 // "Explicitly destroys and cleans up all resources associated with the current device in the
 // current process", references or not. It comes back with the next retain.

@@ -5,11 +5,15 @@
 #include <atomic>
 #include <mutex>
 #include <unordered_set>
+#include <vector>
 
 #include "src/sim/client/device.h"
 
 namespace divvy::sim {
 
+struct Stream;
+
+struct Module;
 struct Stream;
 
 struct Context {
@@ -26,10 +30,12 @@ struct Context {
   // A fault's code once one has happened; every later call in this context returns it.
   std::atomic<int> sticky{CUDA_SUCCESS};
   uint64_t limit[CU_LIMIT_MAX] = {};
+  Stream* legacy = nullptr;  // the NULL stream
 
   std::mutex mu;                             // guards what follows
   Suballocator small;                        // allocations under one block share blocks
   std::unordered_set<uint64_t> allocations;  // bases of ranges in the address map
+  std::vector<Module*> modules;
 
   CUcontext handle() { return reinterpret_cast<CUcontext>(this); }
   // Null unless the handle is of a context that was made here; destroyed ones stay recognisable.
@@ -45,6 +51,7 @@ void DestroyContext(Context* context);
 
 // Hooks that other files hang on a context's life. Called with no lock held.
 void ReleaseContextMemory(Context* context);   // memory.cc: allocations it owns
+void ReleaseContextModules(Context* context);  // module.cc: their code and globals
 void ReleaseContextStreams(Context* context);  // stream.cc: streams and pending work
 
 }  // namespace divvy::sim

@@ -7,6 +7,7 @@
 #include "src/sim/client/device.h"
 #include "src/sim/generated/driver_functions.h"
 
+namespace divvy::sim {
 namespace {
 
 // The device, or why there is none.
@@ -18,8 +19,6 @@ CUresult FindDevice(CUdevice dev, Device** out) {
 }
 
 }  // namespace
-
-namespace divvy::sim {
 
 CUresult sim_cuInit(unsigned int flags) {
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -63,7 +62,9 @@ CUresult sim_cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-CUresult sim_cuDeviceGetUuid(CUuuid* uuid, CUdevice dev) { return sim_cuDeviceGetUuid_v2(uuid, dev); }
+CUresult sim_cuDeviceGetUuid(CUuuid* uuid, CUdevice dev) {
+  return sim_cuDeviceGetUuid_v2(uuid, dev);
+}
 
 // LUIDs exist on Windows only.
 CUresult sim_cuDeviceGetLuid(char*, unsigned int*, CUdevice dev) {
@@ -168,7 +169,7 @@ CUresult sim_cuDeviceCanAccessPeer(int* can, CUdevice dev, CUdevice peer) {
 }
 
 CUresult sim_cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attribute, CUdevice src,
-                                 CUdevice dst) {
+                                     CUdevice dst) {
   Device *a, *b;
   if (CUresult r = FindDevice(src, &a)) return r;
   if (CUresult r = FindDevice(dst, &b)) return r;

@@ -4,7 +4,9 @@
 // allocates.
 #include "src/sim/client/memory.h"
 
-#include "src/sim/client/stream.h"
+#include <algorithm>
+
+#include "src/sim/client/capture.h"
 #include "src/sim/generated/driver_functions.h"
 
 namespace divvy::sim {
@@ -49,6 +51,25 @@ void GiveMemory(const Range& r) {
   }
 }
 
+bool Accessible(uint64_t at, uint64_t bytes, bool write) {
+  while (bytes > 0) {
+    auto r = AddressMap::Get().Find(at);
+    if (!r || r->kind == RangeKind::kReserved || !r->readable || (write && !r->writable)) {
+      return false;
+    }
+    uint64_t here = std::min(bytes, r->base + r->bytes - at);
+    at += here;
+    bytes -= here;
+  }
+  return true;
+}
+
+void FaultContext(Context* c) {
+  int none = CUDA_SUCCESS;
+  c->sticky.compare_exchange_strong(none, CUDA_ERROR_ILLEGAL_ADDRESS);
+  DropWork(c);
+}
+
 void ReleaseContextMemory(Context* c) {
   std::unordered_set<uint64_t> mine;
   {
@@ -59,10 +80,6 @@ void ReleaseContextMemory(Context* c) {
     if (auto r = AddressMap::Get().Remove(base, RangeKind::kDevice)) GiveMemory(*r);
   }
 }
-
-}  // namespace divvy::sim
-
-namespace divvy::sim {
 
 CUresult sim_cuMemAlloc_v2(CUdeviceptr* out, size_t bytes) {
   Context* c;
@@ -89,7 +106,7 @@ CUresult sim_cuMemAlloc(CUdeviceptr_v1* out, unsigned int bytes) {
 }
 
 CUresult sim_cuMemAllocPitch_v2(CUdeviceptr* out, size_t* pitch, size_t width, size_t height,
-                            unsigned int element) {
+                                unsigned int element) {
   if (out == nullptr || pitch == nullptr || width == 0 || height == 0 ||
       (element != 4 && element != 8 && element != 16)) {
     return CUDA_ERROR_INVALID_VALUE;

@@ -2,9 +2,10 @@
 #include <string.h>
 #include <strings.h>
 
-#include "src/sim/nvml/state.h"
 #include "src/sim/generated/nvml_functions.h"
+#include "src/sim/nvml/state.h"
 
+namespace divvy::sim {
 namespace {
 
 // The device for which `matches` holds.
@@ -56,8 +57,6 @@ nvmlReturn_t PciInfo(nvmlDevice_t device, nvmlPciInfo_t* pci, bool with_long) {
 
 }  // namespace
 
-namespace divvy::sim {
-
 nvmlReturn_t sim_nvmlDeviceGetCount_v2(unsigned int* count) {
   MachinePage* page = Nvml::Get().page();
   if (page == nullptr) return NVML_ERROR_UNINITIALIZED;
@@ -65,7 +64,9 @@ nvmlReturn_t sim_nvmlDeviceGetCount_v2(unsigned int* count) {
   *count = page->device_count;
   return NVML_SUCCESS;
 }
-nvmlReturn_t sim_nvmlDeviceGetCount(unsigned int* count) { return sim_nvmlDeviceGetCount_v2(count); }
+nvmlReturn_t sim_nvmlDeviceGetCount(unsigned int* count) {
+  return sim_nvmlDeviceGetCount_v2(count);
+}
 
 nvmlReturn_t sim_nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t* out) {
   MachinePage* page = Nvml::Get().page();
@@ -118,7 +119,8 @@ nvmlReturn_t sim_nvmlDeviceGetSerial(nvmlDevice_t device, char* serial, unsigned
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return CopyText(SerialOf(g), serial, length);
 }
-nvmlReturn_t sim_nvmlDeviceGetVbiosVersion(nvmlDevice_t device, char* version, unsigned int length) {
+nvmlReturn_t sim_nvmlDeviceGetVbiosVersion(nvmlDevice_t device, char* version,
+                                           unsigned int length) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return CopyText("96.00.00.00.01", version, length);
@@ -183,7 +185,7 @@ nvmlReturn_t sim_nvmlDeviceGetDisplayMode(nvmlDevice_t device, nvmlEnableState_t
   return Answer<nvmlEnableState_t>(device, mode, [](const Gpu&) { return NVML_FEATURE_DISABLED; });
 }
 nvmlReturn_t sim_nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int* current,
-                                  unsigned int* pending) {
+                                      unsigned int* pending) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (g.profile->cc_major < 8) return NVML_ERROR_NOT_SUPPORTED;
@@ -195,7 +197,8 @@ nvmlReturn_t sim_nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned in
   return Answer<unsigned>(device, count,
                           [](const Gpu& g) { return g.profile->cc_major >= 8 ? 7u : 0u; });
 }
-nvmlReturn_t sim_nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int, nvmlDevice_t*) {
+nvmlReturn_t sim_nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int,
+                                                     nvmlDevice_t*) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return NVML_ERROR_NOT_FOUND;
@@ -204,12 +207,12 @@ nvmlReturn_t sim_nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int* 
   return Answer<unsigned>(device, is_mig, [](const Gpu&) { return 0u; });
 }
 nvmlReturn_t sim_nvmlDeviceGetVirtualizationMode(nvmlDevice_t device,
-                                             nvmlGpuVirtualizationMode_t* mode) {
+                                                 nvmlGpuVirtualizationMode_t* mode) {
   return Answer<nvmlGpuVirtualizationMode_t>(
       device, mode, [](const Gpu&) { return NVML_GPU_VIRTUALIZATION_MODE_NONE; });
 }
 nvmlReturn_t sim_nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t a, nvmlDevice_t b,
-                                                 nvmlGpuTopologyLevel_t* level) {
+                                                     nvmlGpuTopologyLevel_t* level) {
   Gpu x, y;
   if (nvmlReturn_t r = FindGpu(a, &x)) return r;
   if (nvmlReturn_t r = FindGpu(b, &y)) return r;

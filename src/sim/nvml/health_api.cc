@@ -2,9 +2,10 @@
 // show (NVML API Reference, "Device Queries").
 #include <algorithm>
 
-#include "src/sim/nvml/state.h"
 #include "src/sim/generated/nvml_functions.h"
+#include "src/sim/nvml/state.h"
 
+namespace divvy::sim {
 namespace {
 
 template <typename T>
@@ -28,10 +29,8 @@ unsigned Clock(const Gpu& g, nvmlClockType_t type) {
 
 }  // namespace
 
-namespace divvy::sim {
-
 nvmlReturn_t sim_nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t sensor,
-                                      unsigned int* celsius) {
+                                          unsigned int* celsius) {
   if (sensor != NVML_TEMPERATURE_GPU) return NVML_ERROR_INVALID_ARGUMENT;
   return Answer<unsigned>(device, celsius, [](const Gpu&) { return 41u; });
 }
@@ -49,8 +48,9 @@ nvmlReturn_t sim_nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, u
 nvmlReturn_t sim_nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int* mw) {
   return sim_nvmlDeviceGetPowerManagementLimit(device, mw);
 }
-nvmlReturn_t sim_nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, unsigned int* min_mw,
-                                                          unsigned int* max_mw) {
+nvmlReturn_t sim_nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device,
+                                                              unsigned int* min_mw,
+                                                              unsigned int* max_mw) {
   if (min_mw == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   nvmlReturn_t r = sim_nvmlDeviceGetPowerManagementLimit(device, max_mw);
   if (r == NVML_SUCCESS) *min_mw = *max_mw / 4;
@@ -74,7 +74,8 @@ nvmlReturn_t sim_nvmlDeviceGetFanSpeed_v2(nvmlDevice_t device, unsigned int, uns
 nvmlReturn_t sim_nvmlDeviceGetNumFans(nvmlDevice_t device, unsigned int* fans) {
   return Answer<unsigned>(device, fans, [](const Gpu&) { return 0u; });
 }
-nvmlReturn_t sim_nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned int* mhz) {
+nvmlReturn_t sim_nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type,
+                                        unsigned int* mhz) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (mhz == nullptr || type < 0 || type >= NVML_CLOCK_COUNT) return NVML_ERROR_INVALID_ARGUMENT;
@@ -82,38 +83,39 @@ nvmlReturn_t sim_nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t typ
   return NVML_SUCCESS;
 }
 nvmlReturn_t sim_nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, nvmlClockType_t type,
-                                       unsigned int* mhz) {
+                                           unsigned int* mhz) {
   return sim_nvmlDeviceGetClockInfo(device, type, mhz);
 }
 nvmlReturn_t sim_nvmlDeviceGetApplicationsClock(nvmlDevice_t device, nvmlClockType_t type,
-                                            unsigned int* mhz) {
+                                                unsigned int* mhz) {
   return sim_nvmlDeviceGetClockInfo(device, type, mhz);
 }
 nvmlReturn_t sim_nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t device,
-                                                       unsigned long long* reasons) {
+                                                           unsigned long long* reasons) {
   return Answer<unsigned long long>(device, reasons, [](const Gpu&) { return 0ull; });
 }
 nvmlReturn_t sim_nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device,
-                                                    unsigned long long* reasons) {
+                                                        unsigned long long* reasons) {
   return Answer<unsigned long long>(device, reasons, [](const Gpu&) { return 0ull; });
 }
 nvmlReturn_t sim_nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t* current,
-                                  nvmlEnableState_t* pending) {
+                                      nvmlEnableState_t* pending) {
   if (pending == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   *pending = NVML_FEATURE_ENABLED;
   return Answer<nvmlEnableState_t>(device, current,
                                    [](const Gpu&) { return NVML_FEATURE_ENABLED; });
 }
 nvmlReturn_t sim_nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t,
-                                         nvmlEccCounterType_t, unsigned long long* errors) {
+                                             nvmlEccCounterType_t, unsigned long long* errors) {
   return Answer<unsigned long long>(device, errors, [](const Gpu&) { return 0ull; });
 }
 nvmlReturn_t sim_nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErrorType_t,
-                                             nvmlEccCounterType_t, nvmlMemoryLocation_t,
-                                             unsigned long long* errors) {
+                                                 nvmlEccCounterType_t, nvmlMemoryLocation_t,
+                                                 unsigned long long* errors) {
   return Answer<unsigned long long>(device, errors, [](const Gpu&) { return 0ull; });
 }
-nvmlReturn_t sim_nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
+nvmlReturn_t sim_nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device,
+                                                     unsigned int* generation) {
   return Answer<unsigned>(device, generation, [](const Gpu& g) {
     return g.profile->cc_major >= 9 ? 5u : g.profile->cc_major >= 8 ? 4u : 3u;
   });

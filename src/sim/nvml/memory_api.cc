@@ -3,9 +3,10 @@
 // does not (nvmlMemory_t, nvmlMemory_v2_t).
 #include <algorithm>
 
-#include "src/sim/nvml/state.h"
 #include "src/sim/generated/nvml_functions.h"
+#include "src/sim/nvml/state.h"
 
+namespace divvy::sim {
 namespace {
 
 constexpr unsigned long long kNotAvailable = ~0ull;
@@ -75,8 +76,6 @@ Busy BusyNow(const Gpu& g) {
 
 }  // namespace
 
-namespace divvy::sim {
-
 nvmlReturn_t sim_nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t* memory) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
@@ -110,44 +109,44 @@ nvmlReturn_t sim_nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory
 }
 
 nvmlReturn_t sim_nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t d, unsigned int* count,
-                                                  nvmlProcessInfo_v1_t* infos) {
+                                                      nvmlProcessInfo_v1_t* infos) {
   return ListV1(d, count, infos);
 }
 nvmlReturn_t sim_nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
-                                                     nvmlProcessInfo_v2_t* infos) {
+                                                         nvmlProcessInfo_v2_t* infos) {
   return ListV2(d, count, infos);
 }
 nvmlReturn_t sim_nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
-                                                     nvmlProcessInfo_t* infos) {
+                                                         nvmlProcessInfo_t* infos) {
   return ListV2(d, count, infos);
 }
 nvmlReturn_t sim_nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t d, unsigned int* count,
-                                                   nvmlProcessInfo_v1_t*) {
+                                                       nvmlProcessInfo_v1_t*) {
   return ListNone(d, count);
 }
 nvmlReturn_t sim_nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
-                                                      nvmlProcessInfo_v2_t*) {
+                                                          nvmlProcessInfo_v2_t*) {
   return ListNone(d, count);
 }
 nvmlReturn_t sim_nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
-                                                      nvmlProcessInfo_t*) {
+                                                          nvmlProcessInfo_t*) {
   return ListNone(d, count);
 }
 nvmlReturn_t sim_nvmlDeviceGetMPSComputeRunningProcesses(nvmlDevice_t d, unsigned int* count,
-                                                     nvmlProcessInfo_v1_t*) {
+                                                         nvmlProcessInfo_v1_t*) {
   return ListNone(d, count);
 }
 nvmlReturn_t sim_nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t d, unsigned int* count,
-                                                        nvmlProcessInfo_v2_t*) {
+                                                            nvmlProcessInfo_v2_t*) {
   return ListNone(d, count);
 }
 nvmlReturn_t sim_nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t d, unsigned int* count,
-                                                        nvmlProcessInfo_t*) {
+                                                            nvmlProcessInfo_t*) {
   return ListNone(d, count);
 }
 
 nvmlReturn_t sim_nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
-                                                   nvmlProcessDetailList_t* list) {
+                                                       nvmlProcessDetailList_t* list) {
   if (list == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
   if (list->version != nvmlProcessDetailList_v1) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
   if (list->mode > 2) return NVML_ERROR_INVALID_ARGUMENT;
@@ -161,7 +160,8 @@ nvmlReturn_t sim_nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
                        });
 }
 
-nvmlReturn_t sim_nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t* utilization) {
+nvmlReturn_t sim_nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
+                                               nvmlUtilization_t* utilization) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (utilization == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -172,7 +172,7 @@ nvmlReturn_t sim_nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilizat
 }
 
 nvmlReturn_t sim_nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int* utilization,
-                                             unsigned int* period_us) {
+                                                 unsigned int* period_us) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (utilization == nullptr || period_us == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
@@ -181,7 +181,7 @@ nvmlReturn_t sim_nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned i
   return NVML_SUCCESS;
 }
 nvmlReturn_t sim_nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int* utilization,
-                                             unsigned int* period_us) {
+                                                 unsigned int* period_us) {
   return sim_nvmlDeviceGetEncoderUtilization(device, utilization, period_us);
 }
 

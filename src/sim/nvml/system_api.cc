@@ -4,14 +4,19 @@
 #include <time.h>
 
 #include "src/abi/cuda.h"
-#include "src/sim/nvml/state.h"
 #include "src/sim/generated/nvml_functions.h"
+#include "src/sim/nvml/state.h"
 
 struct nvmlEventSet_st {
   int unused;
 };
 
 namespace divvy::sim {
+
+void enter(abi::NvmlSymbol) noexcept {}
+nvmlReturn_t not_supported(abi::NvmlSymbol) noexcept {
+  return Nvml::Get().page() == nullptr ? NVML_ERROR_UNINITIALIZED : NVML_ERROR_NOT_SUPPORTED;
+}
 
 nvmlReturn_t sim_nvmlInit_v2(void) { return Nvml::Get().Init(); }
 nvmlReturn_t sim_nvmlInit(void) { return Nvml::Get().Init(); }
@@ -101,7 +106,8 @@ nvmlReturn_t sim_nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, 
 nvmlReturn_t sim_nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
   return sim_nvmlEventSetWait_v2(set, data, ms);
 }
-nvmlReturn_t sim_nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long, nvmlEventSet_t set) {
+nvmlReturn_t sim_nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long,
+                                          nvmlEventSet_t set) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   return set == nullptr ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;

@@ -45,7 +45,8 @@ struct alignas(128) OpSlot {
   alignas(64) std::atomic<uint64_t> start_ns;
   std::atomic<uint64_t> done_ns;
   std::atomic<uint32_t> state;
-  std::atomic<uint32_t> wants_news;  // client: 1 = bump `news` when done_ns becomes known
+  std::atomic<uint32_t> wants_news;  // client: 1 = bump `news` when start_ns or done_ns is known
+  uint32_t plan;                     // the timeline's own
   // The client writes this: when an external op was satisfied.
   std::atomic<uint64_t> released_ns;
 };
