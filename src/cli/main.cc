@@ -41,6 +41,8 @@ int Complain(const CLI::App& app, const CLI::ParseError& error) {
     verb += " " + at->get_name();
   }
   std::string what = error.what();
+  if (chosen.empty() && !app.remaining().empty())
+    what = "there is no '" + app.remaining().front() + "'";
   for (char& c : what)
     if (c == '\n') c = ' ';
   std::fprintf(stderr, "divvy: %s (see '%s --help')\n", what.c_str(), verb.c_str());

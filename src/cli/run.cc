@@ -144,16 +144,18 @@ void AddRun(CLI::App& app) {
       "  divvy run --sim h100 --mem 2GiB -- divvy load --alloc 3GiB             (no GPU needed)");
   AddSize(*verb, "--mem", request.mem, "memory of the share, on each of its devices (required)");
   AddSize(*verb, "--mem-max", request.mem_max,
-          "may be raised up to this by `divvy set` without a new promise");
-  auto* gpu = verb->add_option(
-      "--gpu", options->gpu, "which devices: indices or UUIDs, with commas (see `divvy devices`)");
-  gpu->type_name("I|UUID,...");
+          "may use up to this while nobody else was promised it");
+  verb->add_option("--gpu", options->gpu,
+                   "which devices: indices or UUIDs, with commas (see `divvy devices`)")
+      ->type_name("I|UUID,...");
   verb->add_option("--gpus", options->gpus, "how many devices, chosen by the daemon (default 1)")
-      ->check(CLI::Range(1u, 16u))
-      ->type_name("N")
-      ->excludes(gpu);
+      ->type_name("N");
   AddSim(*verb, request.sim);
   verb->add_option("--name", request.name, "what `divvy ps` and `divvy set` call it")
+      ->check([](const std::string& name) {
+        const Status fits = CheckName(name);
+        return fits.ok() ? std::string() : fits.error().message;
+      })
       ->type_name("NAME");
   verb->add_option(
           "--on-full", options->on_full,

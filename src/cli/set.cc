@@ -4,6 +4,7 @@
 #include "src/cli/app.h"
 #include "src/cli/machines.h"
 #include "src/cli/table.h"
+#include "src/cli/tenancy.h"
 #include "src/cli/verbs.h"
 
 namespace divvy::cli {
@@ -19,6 +20,7 @@ struct SetOptions {
 };
 
 void Set(const SetOptions& options) {
+  OrFail(CheckName(options.name));
   if (options.mem.n == 0) Fail(Invalid("say what to change, e.g. `divvy set NAME --mem 6GiB`"));
   const Machine machine = OrFail(FindTenant(options.name, options.sim));
   const std::string path = "/v1/tenants/" + options.name;

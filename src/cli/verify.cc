@@ -27,10 +27,7 @@ std::vector<std::string> PathNames(const std::string& list) {
   }
   std::stringstream stream(list);
   for (std::string name; std::getline(stream, name, ',');) {
-    bool known = false;
-    for (const PathInfo& path : MemoryPaths()) known |= name == path.name;
-    if (!known)
-      Fail(Invalid("no memory path is called '" + name + "'; `divvy load --help` lists them"));
+    OrFail(FindMemoryPath(name));
     names.push_back(name);
   }
   return names;

@@ -4,12 +4,25 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <csignal>
+
 #include "src/base/unique_fd.h"
 
 namespace divvy::cli {
 namespace {
 
 constexpr char kJson[] = "application/json";
+
+// A daemon that goes away in the middle of a request is an error, not the end of this process. Not
+// process-wide: what runs in a share inherits ignored signals.
+class NoSigpipe {
+ public:
+  NoSigpipe() { before_ = std::signal(SIGPIPE, SIG_IGN); }
+  ~NoSigpipe() { std::signal(SIGPIPE, before_); }
+
+ private:
+  void (*before_)(int);
+};
 
 httplib::Client Connect(const std::string& socket) {
   httplib::Client client(socket);
@@ -56,18 +69,22 @@ Result<nlohmann::json> Read(const std::string& socket, const httplib::Result& an
 }  // namespace
 
 Result<nlohmann::json> ApiClient::Get(const std::string& path) const {
+  const NoSigpipe guard;
   return Read(socket_, Connect(socket_).Get(path));
 }
 
 Result<nlohmann::json> ApiClient::Post(const std::string& path, const nlohmann::json& body) const {
+  const NoSigpipe guard;
   return Read(socket_, Connect(socket_).Post(path, body.dump(), kJson));
 }
 
 Result<nlohmann::json> ApiClient::Patch(const std::string& path, const nlohmann::json& body) const {
+  const NoSigpipe guard;
   return Read(socket_, Connect(socket_).Patch(path, body.dump(), kJson));
 }
 
 Result<nlohmann::json> ApiClient::Delete(const std::string& path) const {
+  const NoSigpipe guard;
   return Read(socket_, Connect(socket_).Delete(path));
 }
 

@@ -92,17 +92,18 @@ void PrintProgress(const json& line) {
 }
 
 Status DoLoad(const LoadOptions& options, json& out) {
+  const auto info = FindMemoryPath(options.path);
+  if (!info.ok()) return info.error();
   const auto driver = Driver::Open(options.device);
   if (!driver.ok()) return driver.error();
   if (options.export_ipc) return ExportIpc(*driver);
-  if (options.probe) return Probe(*driver, options.path, options.probe_options);
-  const auto path = MakeMemoryPath(options.path, *driver);
-  if (!path.ok()) return path.error();
+  const std::unique_ptr<MemoryPath> path = (*info)->make(*driver);
+  if (options.probe) return Probe(*driver, *path, options.probe_options);
   const auto name = driver->DeviceName();
   if (!name.ok()) return name.error();
   out["device"] = *name;
   if (options.alloc.n != 0)
-    if (const Status s = TakeMemory(options, *driver, **path, out); !s.ok()) return s;
+    if (const Status s = TakeMemory(options, *driver, *path, out); !s.ok()) return s;
   const auto memory = driver->MemoryInfo();
   if (!memory.ok()) return memory.error();
   out["memory"] = {{"total_bytes", memory->total.n}, {"free_bytes", memory->free.n}};
@@ -116,7 +117,7 @@ Status DoLoad(const LoadOptions& options, json& out) {
     std::fflush(stdout);
     Hold(options.hold_ns);
   }
-  return (*path)->ReleaseAll();
+  return path->ReleaseAll();
 }
 
 void Load(const LoadOptions& options) {

@@ -34,6 +34,7 @@ struct PathInfo {
 };
 
 const std::vector<PathInfo>& MemoryPaths();
-Result<std::unique_ptr<MemoryPath>> MakeMemoryPath(const std::string& name, Driver driver);
+// kInvalid names the paths there are.
+Result<const PathInfo*> FindMemoryPath(const std::string& name);
 
 }  // namespace divvy::cli

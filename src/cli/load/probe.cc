@@ -4,8 +4,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "src/cli/load/paths.h"
-
 namespace divvy::cli {
 namespace {
 
@@ -63,18 +61,16 @@ json Line(const char* at, const Edge& edge) {
 
 }  // namespace
 
-Status Probe(Driver driver, const std::string& name, const ProbeOptions& options) {
-  const auto path = MakeMemoryPath(name, driver);
-  if (!path.ok()) return path.error();
+Status Probe(Driver driver, MemoryPath& path, const ProbeOptions& options) {
   const auto memory = driver.MemoryInfo();
   if (!memory.ok()) return memory.error();
   const Bytes step{memory->total.n / 8};
   Say({{"at", "idle"}});
   for (const char* at : {"full", "again"}) {
-    const Result<Edge> edge = FindEdge(**path, step, options.cap);
+    const Result<Edge> edge = FindEdge(path, step, options.cap);
     if (!edge.ok()) return edge.error();
     Say(Line(at, *edge));
-    if (const Status s = (*path)->ReleaseAll(); !s.ok()) return s;
+    if (const Status s = path.ReleaseAll(); !s.ok()) return s;
     if (std::string(at) == "full") Say({{"at", "released"}});
   }
   return {};

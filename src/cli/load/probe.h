@@ -3,11 +3,10 @@
 // stdout and waits for a line on stdin, so that the outside can measure meanwhile.
 #pragma once
 
-#include <string>
-
 #include "src/base/bytes.h"
 #include "src/base/result.h"
 #include "src/cli/load/driver.h"
+#include "src/cli/load/paths.h"
 
 namespace divvy::cli {
 
@@ -17,6 +16,6 @@ struct ProbeOptions {
 
 // Lines: {"at":"idle"}, {"at":"full",granted_bytes,refused_at_bytes,takes,refusal},
 // {"at":"released"}, {"at":"again",...}.
-Status Probe(Driver driver, const std::string& path, const ProbeOptions& options);
+Status Probe(Driver driver, MemoryPath& path, const ProbeOptions& options);
 
 }  // namespace divvy::cli

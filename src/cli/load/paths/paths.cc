@@ -25,10 +25,10 @@ const std::vector<PathInfo>& MemoryPaths() {
   return paths;
 }
 
-Result<std::unique_ptr<MemoryPath>> MakeMemoryPath(const std::string& name, Driver driver) {
+Result<const PathInfo*> FindMemoryPath(const std::string& name) {
   std::string known;
   for (const PathInfo& path : MemoryPaths()) {
-    if (name == path.name) return path.make(driver);
+    if (name == path.name) return &path;
     known += std::string(known.empty() ? "" : ", ") + path.name;
   }
   return Invalid("no memory path is called '" + name + "'; there are " + known);
