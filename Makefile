@@ -1,7 +1,7 @@
 # What people and CI type. Everything real is in CMake and tools/; `make help` lists the targets.
 JOBS ?= $(shell nproc)
 CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
-LIGHT = -LE heavy
+LIGHT = -LE 'heavy|model'
 
 .PHONY: help all setup build demo test check-fast bench gen asan tsan clang fuzz model roots format clean
 
@@ -50,7 +50,7 @@ fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
 	  "$$f" -max_total_time=$${FUZZ_SECONDS:-30} || exit 1; }; done
 
 model: build ## the arbiter's random mixes in its discrete-event model
-	@$(CTEST) --test-dir build -L model
+	@$(CTEST) --timeout 280 --verbose --test-dir build -L model
 
 roots: build ## our preloaded libraries on older and newer Debian and on musl (root, network)
 	@ctest --output-on-failure --test-dir build -L heavy

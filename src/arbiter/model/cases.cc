@@ -11,7 +11,7 @@ Step Kernel(double us, uint32_t repeat = 1, double launch_us = 4, double spread 
   Step s;
   s.duration = spread > 0 ? Duration::Lognormal(us, spread) : Duration::Constant(us);
   s.repeat = repeat;
-  s.launch_us = launch_us;
+  s.launch = Duration::Constant(launch_us);
   return s;
 }
 Step OnDevice(Step s, DeviceIndex device) {

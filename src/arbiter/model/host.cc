@@ -120,7 +120,7 @@ bool World::Submit(size_t index, BoundStep& s) {
   }
   if (!PassGate(index, s, shim)) return false;
   t.force = false;
-  double host_us = s.step.launch_us;
+  int64_t host = s.launch.Draw(t.random);
   Item item;
   item.left = s.sampler.Draw(t.random);
   if (s.step.kind == StepKind::kCollective) {
@@ -133,13 +133,13 @@ bool World::Submit(size_t index, BoundStep& s) {
   }
   if (!arbiter_) {
     gpu.Push(t.tenant, item, now_);
-    timers_[index] = now_ + ToNs(host_us);
+    timers_[index] = now_ + host;
     return true;
   }
   if (shim.idle()) {
     shim.start = shim.issued;
     QueueMarker(t.tenant, device, MarkerKind::kStart);
-    host_us += mix_.machine.marker_us;
+    host += ToNs(mix_.machine.marker_us);
   }
   ++shim.issued;
   shim.queued += s.sampler.mean_ns() * s.step.estimate;
@@ -148,12 +148,12 @@ bool World::Submit(size_t index, BoundStep& s) {
   if (joined_[t.tenant]) mode = arbiter_->GateOf(TenantIndex(t.tenant), s.step.device).mode;
   if (shim.queued - shim.at_marker >= double(arbiter_->tunables().Space(mode).count())) {
     QueueMarker(t.tenant, device, MarkerKind::kDone);
-    host_us += mix_.machine.marker_us;
+    host += ToNs(mix_.machine.marker_us);
     TailTimer(t.tenant, device) = kNever;
   } else {
     TailTimer(t.tenant, device) = now_ + ToNs(mix_.machine.tail_us);
   }
-  timers_[index] = now_ + ToNs(host_us);
+  timers_[index] = now_ + host;
   return true;
 }
 
@@ -198,17 +198,17 @@ void World::RunThread(size_t index) {
         Item item;
         item.kind = Item::Kind::kCopy;
         item.left = s.sampler.Draw(t.random);
-        double host_us = s.step.launch_us;
+        int64_t host = s.launch.Draw(t.random);
         if (arbiter_) {
           QueueMarker(t.tenant, device, MarkerKind::kPaused);
           gpus_[device].Push(t.tenant, item, now_);
           QueueMarker(t.tenant, device, MarkerKind::kStart);
           TailTimer(t.tenant, device) = kNever;
-          host_us += 2 * mix_.machine.marker_us;
+          host += 2 * ToNs(mix_.machine.marker_us);
         } else {
           gpus_[device].Push(t.tenant, item, now_);
         }
-        timers_[index] = now_ + ToNs(host_us);
+        timers_[index] = now_ + host;
         AdvanceStep(t);
         return;
       }

@@ -29,11 +29,17 @@ double Promise(const Mix& mix, size_t tenant, unsigned device) {
 
 double Work(const TenantResult& r) { return r.useful_ns + r.copied_ns; }
 
+// Part of the measured time for which the tenant was there.
+double Presence(const Mix& mix, size_t tenant) {
+  const double late = mix.tenants[tenant].joins_us / 1e6 - mix.warmup_seconds;
+  return std::clamp(1 - late / mix.seconds, 0.0, 1.0);
+}
+
 // From min(solo use, guarantee), in percent.
 double Shortfall(const Mix& mix, size_t i, const TenantResult& got, const TenantResult& solo) {
   double owed = 0;
   for (unsigned d = 0; d < mix.machine.devices; ++d) {
-    owed += std::min(solo.device_ns[d], Promise(mix, i, d) * mix.seconds * 1e9);
+    owed += std::min(solo.device_ns[d], Promise(mix, i, d) * Presence(mix, i) * mix.seconds * 1e9);
   }
   return owed <= 0 ? 0 : std::max(0.0, 100 * (1 - got.useful_ns / owed));
 }

@@ -25,8 +25,8 @@ enum class StepKind : uint8_t {
 struct Step {
   StepKind kind = StepKind::kKernel;
   Duration duration;
-  double launch_us = 4;  // host time of the call
-  uint32_t repeat = 1;   // for kernels, graphs, collectives, meetings
+  Duration launch = Duration::Constant(4);  // host time from this submission to the next
+  uint32_t repeat = 1;                      // for kernels, graphs, collectives, meetings
   DeviceIndex device = 0;
   double estimate = 1;  // what the tenant's shim believes, relative to the true mean
   bool known = true;    // the shim has an estimate at all

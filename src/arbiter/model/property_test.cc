@@ -86,7 +86,7 @@ TEST(Properties, DilationChangesNothingButTheScale) {
   for (MixTenant& t : slow.tenants) {
     for (Step& s : t.threads[0].steps) {
       s.duration.mean_us *= 10;
-      s.launch_us *= 10;
+      s.launch.mean_us *= 10;
     }
   }
   for (double* us : {&slow.machine.slice_us, &slow.machine.switch_us, &slow.machine.poll_late_us,
@@ -128,7 +128,7 @@ TEST(Properties, LowEstimatesAndFloodsGainNothing) {
   Program low = Saturating(1000);
   low.steps[0].estimate = .01;
   Program flood = Saturating(5);
-  flood.steps[0].launch_us = 1;
+  flood.steps[0].launch.mean_us = 1;
   flood.steps[0].estimate = 0;
   for (const Program& p : {low, flood}) {
     const WorldResult r =

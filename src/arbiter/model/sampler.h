@@ -49,6 +49,7 @@ class Sampler {
   explicit Sampler(const Duration& d);
   int64_t Draw(Random& random) {
     if (in_order_) return table_[next_++ % table_.size()];
+    if (table_.size() == 1) return table_[0];
     return table_[random.Next() >> 32 & (table_.size() - 1)];
   }
   // The same for everybody who asks with the same number.

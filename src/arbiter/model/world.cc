@@ -28,7 +28,7 @@ World::World(const Mix& mix, uint64_t seed, const Tunables* tunables, int only)
       t.tenant = i;
       t.random = Random(seed * 1000003 + threads_.size() * 101 + 7);
       for (const Step& step : program.steps) {
-        t.steps.push_back({step, Sampler(step.duration)});
+        t.steps.push_back({step, Sampler(step.duration), Sampler(step.launch)});
         ShimOf(i, step.device).used = true;
       }
       threads_.push_back(std::move(t));
@@ -37,7 +37,7 @@ World::World(const Mix& mix, uint64_t seed, const Tunables* tunables, int only)
   timers_.assign(threads_.size() + n * devices_ + devices_, kNever);
   for (size_t i = 0; i < threads_.size(); ++i) {
     const MixTenant& tenant = mix.tenants[threads_[i].tenant];
-    timers_[i] = ToNs(only >= 0 ? 0 : tenant.joins_us) + random_.Below(100000);
+    timers_[i] = ToNs(tenant.joins_us) + random_.Below(100000);
     threads_[i].next_arrival = threads_[i].request_start = timers_[i];
   }
   if (arbiter_) {

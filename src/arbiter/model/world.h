@@ -71,6 +71,7 @@ class World final : public GpuListener {
   struct BoundStep {
     Step step;
     Sampler sampler;
+    Sampler launch;
   };
   struct Thread {
     unsigned tenant = 0;
