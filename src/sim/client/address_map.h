@@ -35,7 +35,8 @@ struct Range {
   Context* context = nullptr;  // that it was made in
   uint64_t offset = 0;         // in the device's arena; own memory only
   uint64_t block_bytes = 0;    // whole blocks taken for it; 0: part of shared blocks
-  uint64_t export_id = 0;      // once it was exported, or that it was imported by
+  uint64_t import_id = 0;      // of another process's memory
+  unsigned opened = 0;         // times it was opened: kImported
   unsigned flags = 0;
   uint64_t id = 0;  // CU_POINTER_ATTRIBUTE_BUFFER_ID
   Pool* pool = nullptr;

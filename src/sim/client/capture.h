@@ -24,6 +24,10 @@ CUresult WaitOrCapture(Stream* stream, Event* event, unsigned flags);
 // The stream is destroyed: a capture in it is invalidated.
 void DropCapture(Stream* stream);
 
+// cuMemAllocAsync and cuMemFreeAsync in a capturing stream: graph memory nodes.
+CUresult CaptureAlloc(Stream* stream, size_t bytes, Pool* pool, CUdeviceptr* out);
+CUresult CaptureFree(Stream* stream, CUdeviceptr ptr);
+
 // Submits to the stream, or adds a node to the graph that it captures into.
 CUresult SubmitOrCapture(Stream* stream, NodeParams params);
 

@@ -3,7 +3,7 @@
 // costs; further ones less, because code and runtime heaps are shared.
 #include "src/sim/client/context.h"
 
-#include "src/sim/client/stream.h"
+#include "src/sim/client/pools.h"
 #include "src/sim/generated/driver_functions.h"
 
 #include <mutex>
@@ -86,8 +86,11 @@ void DestroyContext(Context* c) {
   ReleaseContextModules(c);
   ReleaseContextMemory(c);
   Process& p = Process::Get();
-  std::lock_guard lock(c->device->mu);
-  --c->device->contexts;
+  {
+    std::lock_guard lock(c->device->mu);
+    --c->device->contexts;
+  }
+  if (c->device->contexts == 0) ReleasePools(c->device);
   UnbookContext(p.page(), p.row(), c->device->index(), c->booked_bytes);
 }
 

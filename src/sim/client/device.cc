@@ -65,6 +65,23 @@ CUresult Device::TakeBlocks(uint64_t bytes, uint64_t* offset) {
 
 void Device::FreeBlocks(uint64_t offset, uint64_t bytes) {
   bytes = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+  uint64_t name = 0;
+  {
+    std::lock_guard lock(heap_mu_);
+    auto it = exported_.find(offset);
+    if (it != exported_.end()) {
+      name = it->second;
+      exported_.erase(it);
+    }
+  }
+  if (name != 0) {
+    Request ask;
+    ask.ask = Ask::kUnexport;
+    ask.arg[0] = name;
+    Reply reply;
+    (void)process_->AskBroker(ask, &reply);
+    return;
+  }
   fallocate(arena_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(offset), off_t(bytes));
   {
     std::lock_guard lock(heap_mu_);
@@ -73,12 +90,18 @@ void Device::FreeBlocks(uint64_t offset, uint64_t bytes) {
   Unbook(process_->page(), process_->row(), index_, bytes);
 }
 
-void Device::AbandonBlocks(uint64_t export_id) {
+uint64_t Device::ExportBlocks(uint64_t offset, uint64_t bytes) {
+  std::lock_guard lock(heap_mu_);
+  auto it = exported_.find(offset);
+  if (it != exported_.end()) return it->second;
   Request ask;
-  ask.ask = Ask::kUnexport;
-  ask.arg[0] = export_id;
+  ask.ask = Ask::kExport;
+  ask.arg[0] = index_;
+  ask.arg[1] = offset;
+  ask.arg[2] = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
   Reply reply;
-  (void)process_->AskBroker(ask, &reply);
+  if (!process_->AskBroker(ask, &reply).ok()) return 0;
+  return exported_[offset] = reply.value[0];
 }
 
 }  // namespace divvy::sim

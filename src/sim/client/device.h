@@ -33,9 +33,11 @@ class Device {
   // Whole blocks, booked and placed: an arena offset. CUDA_ERROR_OUT_OF_MEMORY when the device is
   // full, and then nothing has changed.
   CUresult TakeBlocks(uint64_t bytes, uint64_t* offset);
-  void FreeBlocks(uint64_t offset, uint64_t bytes);  // contents are dropped
-  // Blocks that others still map: the broker settles who pays; the place is never used again.
-  void AbandonBlocks(uint64_t export_id);
+  // Contents are dropped. Of blocks that were exported the broker settles who pays from now on, and
+  // their place is never used again.
+  void FreeBlocks(uint64_t offset, uint64_t bytes);
+  // A name by which other processes can import these blocks, always the same; 0: failed.
+  uint64_t ExportBlocks(uint64_t offset, uint64_t bytes);
 
   CUdeviceptr base() const { return base_; }
   int arena_fd() const { return arena_.get(); }
@@ -58,6 +60,7 @@ class Device {
   CUdevice ordinal_;
   std::mutex heap_mu_;
   FreeRanges blocks_;
+  std::map<uint64_t, uint64_t> exported_;  // offset to name
   UniqueFd arena_;
   CUdeviceptr base_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "src/sim/client/capture.h"
+#include "src/sim/client/pools.h"
 #include "src/sim/generated/driver_functions.h"
 
 namespace divvy::sim {
@@ -147,7 +148,9 @@ CUresult sim_cuEventSynchronize(CUevent handle) {
     std::lock_guard lock(e->mu);
     t = e->recorded;
   }
-  return Finish(t);
+  CUresult r = Finish(t);
+  PoolsAtSync(e->context->device);
+  return r;
 }
 
 CUresult sim_cuEventElapsedTime_v2(float* ms, CUevent start, CUevent end) {

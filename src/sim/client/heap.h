@@ -42,6 +42,8 @@ class Suballocator {
   uint64_t Free(uint64_t offset);
   // Removes one chunk that holds nothing; nullopt when there is none.
   std::optional<Chunk> PopEmptyChunk();
+  // The chunk that holds `offset`.
+  Chunk ChunkAt(uint64_t offset) { return ChunkOf(offset)->second; }
   uint64_t reserved_bytes() const { return reserved_; }
   uint64_t used_bytes() const { return used_; }
 

@@ -7,6 +7,4 @@ bool WaitIpcEvent(Stream*, Event*) { return false; }
 bool QueryIpcEvent(Event*, bool*) { return false; }
 bool FinishIpcEvent(Event*) { return false; }
 CUresult FreeManaged(CUdeviceptr) { return CUDA_ERROR_INVALID_VALUE; }
-CUresult FreePoolNow(CUdeviceptr) { return CUDA_ERROR_INVALID_VALUE; }
-CUresult FreeGraphMemory(CUdeviceptr) { return CUDA_ERROR_INVALID_VALUE; }
 }  // namespace divvy::sim

@@ -38,9 +38,7 @@ CUresult TakeMemory(Context* c, uint64_t bytes, Range* r) {
 }
 
 void GiveMemory(const Range& r) {
-  if (r.export_id != 0 && r.block_bytes != 0) {
-    r.device->AbandonBlocks(r.export_id);
-  } else if (r.block_bytes != 0) {
+  if (r.block_bytes != 0) {
     r.device->FreeBlocks(r.offset, r.block_bytes);
   } else {
     std::lock_guard lock(r.context->mu);

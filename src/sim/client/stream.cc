@@ -8,6 +8,7 @@
 
 #include "src/sim/client/capture.h"
 #include "src/sim/client/per_thread.h"
+#include "src/sim/client/pools.h"
 #include "src/sim/generated/driver_functions.h"
 
 namespace divvy::sim {
@@ -52,7 +53,12 @@ struct ThreadStreams {
 };
 thread_local ThreadStreams* tls_streams;
 
-CUresult Wait(Stream* s) { return Finish(LastOf(s)); }
+// A synchronising call: pools let go of what they hold above their threshold.
+CUresult Wait(Stream* s) {
+  CUresult r = Finish(LastOf(s));
+  PoolsAtSync(s->context->device);
+  return r;
+}
 
 }  // namespace
 

@@ -78,5 +78,6 @@ bool FinishIpcEvent(Event* event);
 CUresult FreeManaged(CUdeviceptr ptr);      // managed.cc
 CUresult FreePoolNow(CUdeviceptr ptr);      // pools.cc: cuMemFree of stream-ordered memory
 CUresult FreeGraphMemory(CUdeviceptr ptr);  // graph_memory.cc
+CUresult FreeGraphMemoryAsync(CUdeviceptr ptr, Stream* stream);
 
 }  // namespace divvy::sim
