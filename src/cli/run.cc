@@ -104,13 +104,14 @@ void Run(RunOptions& options, const std::vector<std::string>& rest) {
   const Tenancy& tenancy = *made;
   // Orphans of the command stay ours, so that they can be told from other processes.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-  const Result<pid_t> child =
-      Launch(options.request.command, [&] { return Prepare(tenancy.delivery); });
+  const SignalWatch watch;
+  const Result<pid_t> child = Launch(
+      options.request.command, [&] { return Prepare(tenancy.delivery); }, &watch);
   if (!child.ok()) {
     DropTenant(tenancy);
     Fail(child.error(), StatusOfLaunch(child.error()));
   }
-  const Ended ended = WaitFor(*child);
+  const Ended ended = watch.WaitFor(*child);
   if (options.format == Format::kJson) {
     const json report{{"name", tenancy.name},
                       {"machine", tenancy.machine.Name()},

@@ -17,11 +17,6 @@ namespace {
 constexpr int kForwarded[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGUSR1,
                               SIGUSR2, SIGALRM, SIGTSTP, SIGCONT, SIGWINCH};
 
-sigset_t& MaskBefore() {
-  static sigset_t mask;
-  return mask;
-}
-
 sigset_t Watched() {
   sigset_t set;
   sigemptyset(&set);
@@ -45,12 +40,12 @@ struct Failure {
 }
 
 [[noreturn]] void BecomeCommand(const std::vector<std::string>& command,
-                                const std::function<Status()>& prepare, int report_fd,
-                                pid_t parent) {
+                                const std::function<Status()>& prepare, int report_fd, pid_t parent,
+                                const SignalWatch* watch) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(125);
   if (const Status ready = prepare(); !ready.ok()) Report(report_fd, ready.error());
-  ::sigprocmask(SIG_SETMASK, &MaskBefore(), nullptr);
+  if (watch != nullptr) ::sigprocmask(SIG_SETMASK, &watch->mask_before(), nullptr);
   std::vector<char*> argv;
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
@@ -63,6 +58,11 @@ struct Failure {
   Report(report_fd, {ErrorCode::kDenied, "cannot run '" + command[0] + "': " + strerror(err)});
 }
 
+Ended EndedAs(int status) {
+  if (WIFSIGNALED(status)) return {128 + WTERMSIG(status), WTERMSIG(status)};
+  return {WEXITSTATUS(status), 0};
+}
+
 // Whether the signal was meant for the runner alone. What the terminal sends (SI_KERNEL) and what
 // a whole process group gets reaches the command by itself; of these only the first can be told.
 bool SentToUs(const siginfo_t& info) {
@@ -71,21 +71,22 @@ bool SentToUs(const siginfo_t& info) {
 
 }  // namespace
 
+SignalWatch::SignalWatch() {
+  const sigset_t watched = Watched();
+  ::sigprocmask(SIG_BLOCK, &watched, &before_);
+}
+
+SignalWatch::~SignalWatch() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+
 Result<pid_t> Launch(const std::vector<std::string>& command,
-                     const std::function<Status()>& prepare) {
+                     const std::function<Status()>& prepare, const SignalWatch* watch) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return IoError("pipe", errno);
   UniqueFd read_end(ends[0]), write_end(ends[1]);
-  const sigset_t watched = Watched();
-  ::sigprocmask(SIG_BLOCK, &watched, &MaskBefore());
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
-  if (child == 0) BecomeCommand(command, prepare, write_end.get(), parent);
-  if (child < 0) {
-    const Error error = IoError("fork", errno);
-    ::sigprocmask(SIG_SETMASK, &MaskBefore(), nullptr);
-    return error;
-  }
+  if (child == 0) BecomeCommand(command, prepare, write_end.get(), parent, watch);
+  if (child < 0) return IoError("fork", errno);
   write_end.reset();
   Failure failure{};
   ssize_t n;
@@ -94,17 +95,22 @@ Result<pid_t> Launch(const std::vector<std::string>& command,
   if (n != sizeof(failure)) return child;  // exec closed the pipe: it is the command now
   while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
   }
-  ::sigprocmask(SIG_SETMASK, &MaskBefore(), nullptr);
   return Error{static_cast<ErrorCode>(failure.code), failure.message};
 }
 
-Ended WaitFor(pid_t child) {
+Ended Reap(pid_t child) {
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return EndedAs(status);
+}
+
+Ended SignalWatch::WaitFor(pid_t child) const {
   const sigset_t watched = Watched();
   for (;;) {
     int status = 0;
     const pid_t who = ::waitpid(-1, &status, WNOHANG | WUNTRACED);
-    if (who == child && WIFEXITED(status)) return {WEXITSTATUS(status), 0};
-    if (who == child && WIFSIGNALED(status)) return {128 + WTERMSIG(status), WTERMSIG(status)};
+    if (who == child && (WIFEXITED(status) || WIFSIGNALED(status))) return EndedAs(status);
     if (who == child && WIFSTOPPED(status)) {
       // ^Z and background terminal access: the shell must see the job stop. A SIGSTOP that somebody
       // sent to the command alone is its own affair.

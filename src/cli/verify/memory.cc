@@ -67,7 +67,7 @@ class InsideProbe {
     if (to_ != nullptr) std::fclose(to_);
     if (from_ != nullptr) std::fclose(from_);
     to_ = from_ = nullptr;
-    if (pid_ > 0) WaitFor(pid_);
+    if (pid_ > 0) Reap(pid_);
     pid_ = 0;
   }
 
