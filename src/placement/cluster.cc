@@ -16,7 +16,15 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
   n.device_count = static_cast<uint8_t>(spec.devices);
   n.model = spec.model;
   n.device_memory_mib = spec.device_memory_mib;
-  n.pool = PoolOf({n.cpu_total, n.memory_total, n.device_memory_mib, n.device_count, n.model});
+  uint64_t layout = static_cast<uint64_t>(spec.slots);
+  for (int d = 0; d < spec.devices; ++d) {
+    layout = (layout ^ (spec.numa.empty() ? 0 : spec.numa[d])) * 0x9E3779B97F4A7C15ull;
+    layout = (layout ^ (spec.link_group.empty() ? 0 : spec.link_group[d])) * 0xBF58476D1CE4E5B9ull;
+  }
+  const Pool pool{n.cpu_total,    n.memory_total, n.device_memory_mib,
+                  n.device_count, n.model,        layout};
+  n.pool = PoolOf(pool);
+  exact_pool_.push_back(pools_[n.pool] == pool);
   nodes_.push_back(n);
   for (int d = 0; d < spec.devices; ++d) {
     Device device;
@@ -26,13 +34,13 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
     devices_.push_back(device);
   }
   kinds_.push_back({});
-  last_change_.push_back(0);
   total_milli_ += int64_t{spec.devices} * kWholeMilli;
   total_cpu_milli_ += spec.cpu_milli;
   if (nodes_.size() > log_.size()) {
     log_.assign(std::bit_ceil(nodes_.size() * 2), 0);
     log_end_ += log_.size();  // everybody lags: the ring was re-laid
   }
+  Summarise(id);
   Count(id, 1);
   Log(id);
   return id;
@@ -54,18 +62,25 @@ uint8_t Cluster::PoolOf(const Pool& pool) {
   return static_cast<uint8_t>(it - pools_.begin());
 }
 
+void Cluster::Summarise(NodeId id) {
+  Node& n = nodes_[id];
+  n.whole = 0;
+  n.most_left = 0;
+  for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
+    n.most_left = std::max(n.most_left, devices_[d].compute_left);
+    n.whole += devices_[d].compute_left == kWholeMilli;
+  }
+}
+
 void Cluster::Count(NodeId id, int sign) {
   const Node& n = nodes_[id];
   if (n.closed) return;
-  int whole = 0;
   int64_t left = 0;
   for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
-    if (devices_[d].compute_left <= 0) continue;
-    left += devices_[d].compute_left;
-    whole += devices_[d].compute_left == kWholeMilli;
+    if (devices_[d].compute_left > 0) left += devices_[d].compute_left;
   }
   left_milli_[n.pool] += sign * left;
-  whole_nodes_[n.pool][whole] += static_cast<uint32_t>(sign);
+  whole_nodes_[n.pool][n.whole] += static_cast<uint32_t>(sign);
 }
 
 void Cluster::SetClosed(NodeId node, bool closed) {
@@ -80,6 +95,7 @@ void Cluster::SetHealthy(NodeId node, int device, bool healthy) {
   if ((d.compute_left >= 0) == healthy) return;
   d.compute_left =
       static_cast<int16_t>(d.compute_left + (healthy ? kOutOfService : -kOutOfService));
+  Summarise(node);
   Count(node, 1);
   Log(node);
 }
@@ -109,33 +125,23 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
     uint16_t& count = kinds_[node][static_cast<int>(kind)];
     count = static_cast<uint16_t>(count + sign);
   }
-  if (devices != 0) Count(node, 1);
+  if (devices != 0) {
+    Summarise(node);
+    Count(node, 1);
+  }
   Log(node);
 }
 
 void Cluster::Log(NodeId id) {
   log_[log_end_ & (log_.size() - 1)] = id;
-  last_change_[id] = log_end_++;
+  nodes_[id].last_change = log_end_++;
 }
 
-uint64_t Cluster::StateHash(NodeId id) const {
+bool Cluster::Untouched(NodeId id) const {
   const Node& n = nodes_[id];
-  uint64_t h = 0x9E3779B97F4A7C15ull;
-  const auto mix = [&h](uint64_t v) {
-    h = (h ^ v) * 0xBF58476D1CE4E5B9ull;
-    h ^= h >> 31;
-  };
-  mix(uint64_t(uint32_t(n.cpu_left)) << 32 | uint32_t(n.memory_left));
-  mix(uint64_t(uint32_t(n.slots_left)) << 32 | uint64_t{n.device_count} << 24 |
-      uint64_t{n.model} << 16 | uint64_t{n.closed});
-  mix(uint64_t(uint32_t(n.cpu_total)) << 32 | uint32_t(n.memory_total));
-  for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
-    mix(uint64_t(uint16_t(devices_[d].compute_left)) << 48 | uint64_t{devices_[d].numa} << 40 |
-        uint64_t{devices_[d].link_group} << 32 | uint32_t(devices_[d].memory_left));
-  }
-  for (uint16_t count : kinds_[id]) h = (h ^ count) * 0x94D049BB133111EBull;
-  mix(uint32_t(n.device_memory_mib));
-  return h;
+  return n.whole == n.device_count && n.cpu_left == n.cpu_total &&
+         n.memory_left == n.memory_total && !n.closed && exact_pool_[id] &&
+         std::all_of(kinds_[id].begin(), kinds_[id].end(), [](uint16_t k) { return k == 0; });
 }
 
 DeviceMask FittingDevices(const NodeView& view, const Shape& shape) {
@@ -150,13 +156,12 @@ DeviceMask FittingDevices(const NodeView& view, const Shape& shape) {
 }
 
 bool Fits(const NodeView& view, const Shape& shape) {
-  const Node& n = view.node;
-  if (n.closed || n.cpu_left < shape.cpu_milli || n.memory_left < shape.memory_mib ||
-      n.slots_left < 1) {
-    return false;
-  }
+  if (!MayFit(view.node, shape)) return false;
   if (shape.devices == 0) return true;
-  if ((shape.models >> n.model & 1) == 0) return false;
+  if (shape.device_memory_mib == 0 && shape.link != Link::kRequire &&
+      (shape.devices == 1 || shape.compute_milli == kWholeMilli)) {
+    return true;
+  }
   int fitting = 0;
   for (const Device& device : view.devices) {
     fitting +=

@@ -52,22 +52,27 @@ class Cluster {
   uint64_t log_begin() const { return log_end_ > log_.size() ? log_end_ - log_.size() : 0; }
   uint64_t log_end() const { return log_end_; }
   NodeId Changed(uint64_t entry) const { return log_[entry & (log_.size() - 1)]; }
-  uint64_t LastChange(NodeId id) const { return last_change_[id]; }
-  // Equal for nodes that no policy can tell apart.
-  uint64_t StateHash(NodeId id) const;
+  void Prefetch(NodeId id) const { __builtin_prefetch(&nodes_[id]); }
+  uint64_t LastChange(NodeId id) const { return nodes_[id].last_change; }
+  // Logs a node as changed because its scores are no longer true, though nothing was taken.
+  void Touch(NodeId id) { Log(id); }
+  // True if nothing was ever taken, or all was given back, and the pool says all about it: such
+  // nodes of a pool score alike.
+  bool Untouched(NodeId id) const;
 
  private:
   void Log(NodeId id);
   uint8_t PoolOf(const Pool& pool);
+  void Summarise(NodeId id);        // sets the node's most_left and whole
   void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
   void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
 
   std::vector<Node> nodes_;
   std::vector<Device> devices_;
   std::vector<std::array<uint16_t, kKinds>> kinds_;
-  std::vector<uint64_t> last_change_;
   std::vector<NodeId> log_ = std::vector<NodeId>(4096);  // ring, size a power of two
   uint64_t log_end_ = 0;
+  std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute
   std::vector<Pool> pools_;
   std::vector<int64_t> left_milli_;                                 // per pool
   std::vector<std::array<uint32_t, kMaxDevices + 1>> whole_nodes_;  // per pool
@@ -78,6 +83,13 @@ class Cluster {
 
 // True if the node can take the shape now.
 bool Fits(const NodeView& view, const Shape& shape);
+// False if the node certainly cannot; looks at no device.
+inline bool MayFit(const Node& n, const Shape& s) {
+  return !n.closed && n.cpu_left >= s.cpu_milli && n.memory_left >= s.memory_mib &&
+         n.slots_left >= 1 &&
+         (s.devices == 0 || ((s.models >> n.model & 1) != 0 && n.most_left >= s.compute_milli &&
+                             (s.compute_milli < kWholeMilli || n.whole >= s.devices)));
+}
 // The devices that can each take the shape's part.
 DeviceMask FittingDevices(const NodeView& view, const Shape& shape);
 

@@ -25,7 +25,12 @@ ShapeId Engine::Intern(const Shape& shape) {
 std::optional<Decision> Engine::Decide(ShapeId id) {
   Scores& scores = scores_[id];
   const Shape& shape = shapes_[id];
-  if (policy_->Adapt(cluster_)) ++epoch_;
+  if (const uint64_t pools = policy_->Adapt(cluster_); pools != 0) {
+    for (NodeId n = 0; n < cluster_.size(); ++n) {
+      const Node& node = cluster_.node(n);
+      if (node.whole > 0 && (pools >> node.pool & 1) != 0) cluster_.Touch(n);
+    }
+  }
   lanes_.Update(cluster_);
   scores.Refresh(cluster_, lanes_, *policy_, shape, epoch_);
   NodeId node;
@@ -52,10 +57,10 @@ TenantId Engine::Place(ShapeId shape, const Request& request) {
 TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices) {
   TenantId id = free_;
   if (id != kNoTenant) {
-    free_ = tenants_[id].next;
+    free_ = At(id).next;
   } else {
-    id = static_cast<TenantId>(tenants_.size());
-    tenants_.emplace_back();
+    id = static_cast<TenantId>(tenant_slots_++);
+    if (id % kTenantBlock == 0) tenant_blocks_.push_back(std::make_unique<Tenant[]>(kTenantBlock));
   }
   Tenant t;
   t.shape = shape;
@@ -73,17 +78,17 @@ TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, Dev
 }
 
 void Engine::Release(TenantId id) {
-  if (!marks_.empty()) journal_.push_back({Undo::Op::kRelease, id, tenants_[id]});
+  if (!marks_.empty()) journal_.push_back({Undo::Op::kRelease, id, At(id)});
   Detach(id);
   // Inside a transaction the record stays reserved, so that undoing restores the same id.
   if (marks_.empty()) {
-    tenants_[id].next = free_;
+    At(id).next = free_;
     free_ = id;
   }
 }
 
 void Engine::Resize(TenantId id, int32_t granted_milli) {
-  Tenant& t = tenants_[id];
+  Tenant& t = At(id);
   if (!marks_.empty()) journal_.push_back({Undo::Op::kResize, id, t});
   Shape shape = shapes_[t.shape];
   cluster_.Give(t.node, shape, t.devices, t.granted_milli);
@@ -98,7 +103,7 @@ void Engine::Commit() {
   if (!marks_.empty()) return;  // an outer transaction may still undo this one
   for (const Undo& u : journal_) {
     if (u.op != Undo::Op::kRelease) continue;
-    tenants_[u.id].next = free_;
+    At(u.id).next = free_;
     free_ = u.id;
   }
   journal_.clear();
@@ -113,14 +118,14 @@ void Engine::Rollback() {
     switch (u.op) {
       case Undo::Op::kPlace:
         Detach(u.id);
-        tenants_[u.id].next = free_;
+        At(u.id).next = free_;
         free_ = u.id;
         break;
       case Undo::Op::kRelease:
         Attach(u.id, u.before);
         break;
       case Undo::Op::kResize: {
-        Tenant& t = tenants_[u.id];
+        Tenant& t = At(u.id);
         const Shape& shape = shapes_[t.shape];
         cluster_.Give(t.node, shape, t.devices, t.granted_milli);
         t.granted_milli = u.before.granted_milli;
@@ -133,7 +138,7 @@ void Engine::Rollback() {
 
 void Engine::Attach(TenantId id, const Tenant& tenant) {
   if (heads_.size() < cluster_.size()) heads_.resize(cluster_.size(), kNoTenant);
-  Tenant& t = tenants_[id];
+  Tenant& t = At(id);
   t = tenant;
   t.next = heads_[t.node];
   heads_[t.node] = id;
@@ -142,9 +147,9 @@ void Engine::Attach(TenantId id, const Tenant& tenant) {
 }
 
 void Engine::Detach(TenantId id) {
-  Tenant& t = tenants_[id];
+  Tenant& t = At(id);
   TenantId* link = &heads_[t.node];
-  while (*link != id) link = &tenants_[*link].next;
+  while (*link != id) link = &At(*link).next;
   *link = t.next;
   cluster_.Give(t.node, shapes_[t.shape], t.devices, t.granted_milli);
   t.node = kNoNode;
@@ -152,8 +157,9 @@ void Engine::Detach(TenantId id) {
 }
 
 size_t Engine::BytesUsed() const {
-  size_t n = tenants_.capacity() * sizeof(Tenant) + heads_.capacity() * sizeof(TenantId) +
-             cluster_.size() * (sizeof(Node) + sizeof(uint64_t) + kKinds * sizeof(uint16_t)) +
+  size_t n = tenant_blocks_.size() * kTenantBlock * sizeof(Tenant) +
+             heads_.capacity() * sizeof(TenantId) +
+             cluster_.size() * (sizeof(Node) + kKinds * sizeof(uint16_t)) +
              static_cast<size_t>(cluster_.total_milli() / kWholeMilli) * sizeof(Device);
   for (const Scores& s : scores_) n += s.BytesUsed();
   return n;

@@ -71,10 +71,12 @@ class Engine {
   void Commit();
   void Rollback();
 
-  const Tenant& tenant(TenantId id) const { return tenants_[id]; }
+  const Tenant& tenant(TenantId id) const {
+    return tenant_blocks_[id / kTenantBlock][id % kTenantBlock];
+  }
   TenantId FirstOn(NodeId node) const { return node < heads_.size() ? heads_[node] : kNoTenant; }
   size_t tenants() const { return live_; }
-  size_t tenant_slots() const { return tenants_.size(); }
+  size_t tenant_slots() const { return tenant_slots_; }
   size_t BytesUsed() const;
 
  private:
@@ -83,6 +85,8 @@ class Engine {
     TenantId id;
     Tenant before;
   };
+  static constexpr size_t kTenantBlock = 8192;
+  Tenant& At(TenantId id) { return tenant_blocks_[id / kTenantBlock][id % kTenantBlock]; }
   void Attach(TenantId id, const Tenant& t);
   void Detach(TenantId id);
 
@@ -93,7 +97,8 @@ class Engine {
   std::vector<Scores> scores_;
   Lanes lanes_;
   uint32_t epoch_ = 1;
-  std::vector<Tenant> tenants_;
+  std::vector<std::unique_ptr<Tenant[]>> tenant_blocks_;  // never moved: growing costs no pause
+  size_t tenant_slots_ = 0;
   std::vector<TenantId> heads_;  // per node
   TenantId free_ = kNoTenant;
   size_t live_ = 0;

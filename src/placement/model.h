@@ -81,6 +81,8 @@ struct Node {
   int32_t memory_left = 0;
   int32_t slots_left = 0;  // how many more tenants the node may hold
   uint32_t first_device = 0;
+  int16_t most_left = 0;  // compute left on the device that has most
+  uint8_t whole = 0;      // devices with all compute left
   uint8_t device_count = 0;
   uint8_t model = 0;
   uint8_t pool = 0;
@@ -88,6 +90,7 @@ struct Node {
   int32_t cpu_total = 0;
   int32_t memory_total = 0;
   int32_t device_memory_mib = 0;  // of each device
+  uint64_t last_change = 0;       // entry of the change log
 };
 
 // Nodes of equal hardware form a pool. With more than kMaxPools kinds of hardware the rest joins
@@ -98,6 +101,7 @@ struct Pool {
   int32_t device_memory_mib = 0;
   uint8_t devices = 0;
   uint8_t model = 0;
+  uint64_t layout = 0;  // stands for the NUMA and link groups of the devices
   bool operator==(const Pool&) const = default;
 };
 

@@ -37,11 +37,11 @@ class Policy {
   // what was learnt, except for policies that draw.
   virtual Choice Evaluate(const NodeView& view, const Shape& shape) const = 0;
 
-  // Looks at the whole cluster before a decision; true if that changes what Evaluate returns (the
-  // engine then forgets all scores, so this should be rare). Constant time.
-  virtual bool Adapt(const Cluster& cluster) {
+  // Looks at the whole cluster before a decision. Returns the pools in which Evaluate now gives
+  // other scores for nodes with untouched devices (the engine scores those anew). Constant time.
+  virtual uint64_t Adapt(const Cluster& cluster) {
     (void)cluster;
-    return false;
+    return 0;
   }
   // Added to the score of every node of a pool, afresh in each decision: cheap, unlike Adapt.
   // Returns false if it is 0 for all of them.

@@ -2,27 +2,46 @@
 #include "src/placement/scores.h"
 
 #include <algorithm>
+#include <array>
 
 namespace divvy::placement {
 namespace {
+constexpr uint64_t kAhead = 6;
+
 int32_t Score(const Cluster& cluster, const Policy& policy, const Shape& shape, NodeId id) {
   const NodeView view = cluster.View(id);
   return Fits(view, shape) ? policy.Evaluate(view, shape).score : kNoFit;
 }
 }  // namespace
 
-void Lanes::Update(const Cluster& cluster) {
-  for (auto id = static_cast<NodeId>(slot_of_.size()); id < cluster.size(); ++id) {
-    const uint8_t pool = cluster.node(id).pool;
-    if (last_block_[pool] == 0 || used_in_last_[pool] == kBlock) {
-      pool_of_.push_back(pool);
-      node_at_.resize(node_at_.size() + kBlock, kNoNode);
-      last_block_[pool] = static_cast<uint32_t>(pool_of_.size());
-      used_in_last_[pool] = 0;
+void Lanes::Extend(const Cluster& cluster) {
+  // Nodes that come together get one run per pool, whatever order they come in.
+  std::array<size_t, kMaxPools> coming{};
+  for (size_t id = slot_of_.size(); id < cluster.size(); ++id) {
+    ++coming[cluster.node(static_cast<NodeId>(id)).pool];
+  }
+  std::array<size_t, kMaxPools> fresh{};  // per pool: first slot of its new run
+  for (size_t pool = 0; pool < kMaxPools; ++pool) {
+    const size_t room = end_[pool] - next_[pool];
+    if (coming[pool] <= room) continue;
+    const size_t begin = node_at_.size() / kBlock;
+    const size_t blocks = (coming[pool] - room + kBlock - 1) / kBlock;
+    fresh[pool] = node_at_.size();
+    node_at_.resize(node_at_.size() + blocks * kBlock, kNoNode);
+    runs_.push_back({static_cast<uint8_t>(pool), static_cast<uint32_t>(begin),
+                     static_cast<uint32_t>(begin + blocks)});
+  }
+  for (size_t id = slot_of_.size(); id < cluster.size(); ++id) {
+    const uint8_t pool = cluster.node(static_cast<NodeId>(id)).pool;
+    if (next_[pool] == end_[pool]) {
+      next_[pool] = fresh[pool];
+      end_[pool] = fresh[pool];
+      for (const Run& r : runs_) {
+        if (r.begin * kBlock == fresh[pool] && r.pool == pool) end_[pool] = r.end * kBlock;
+      }
     }
-    const size_t slot = (last_block_[pool] - 1) * kBlock + used_in_last_[pool]++;
-    slot_of_.push_back(static_cast<uint32_t>(slot));
-    node_at_[slot] = id;
+    slot_of_.push_back(static_cast<uint32_t>(next_[pool]));
+    node_at_[next_[pool]++] = static_cast<NodeId>(id);
   }
 }
 
@@ -31,6 +50,7 @@ void Scores::RecomputeBlock(size_t block) {
   int32_t best = kNoFit;
   for (size_t i = 0; i < kBlock; ++i) best = std::max(best, s[i]);
   block_max_[block] = best;
+  stale_[block] = 0;
 }
 
 void Scores::RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
@@ -38,28 +58,23 @@ void Scores::RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy
   const size_t blocks = lanes.size() / kBlock;
   score_.assign(blocks * kBlock, kNoFit);
   block_max_.assign(blocks, kNoFit);
-  // Many nodes are alike when a shape is new (an empty or young cluster): remember by state.
-  struct Memo {
-    uint64_t hash = 0;
-    int32_t score = 0;
-    bool used = false;
-  };
-  std::vector<Memo> memo(cluster.size() >= 4096 ? 4096 : 0);
+  stale_.assign(blocks, 0);
+  // Untouched nodes of a pool are alike: score one of them. In a young cluster that is most.
+  std::array<int32_t, kMaxPools> untouched{};
+  uint64_t known = 0;
   for (NodeId id = 0; id < cluster.size(); ++id) {
+    const Node& n = cluster.node(id);
+    if (!MayFit(n, shape)) continue;
     int32_t& score = score_[lanes.SlotOf(id)];
-    if (memo.empty()) {
+    if (!cluster.Untouched(id)) {
       score = Score(cluster, policy, shape, id);
       continue;
     }
-    const Node& n = cluster.node(id);
-    if (n.closed || n.cpu_left < shape.cpu_milli ||
-        (shape.devices > 0 && (shape.models >> n.model & 1) == 0)) {
-      continue;
+    if ((known >> n.pool & 1) == 0) {
+      untouched[n.pool] = Score(cluster, policy, shape, id);
+      known |= uint64_t{1} << n.pool;
     }
-    const uint64_t hash = cluster.StateHash(id);
-    Memo& m = memo[(hash >> 20) & (memo.size() - 1)];
-    if (!m.used || m.hash != hash) m = {hash, Score(cluster, policy, shape, id), true};
-    score = m.score;
+    score = untouched[n.pool];
   }
   for (size_t b = 0; b < blocks; ++b) RecomputeBlock(b);
 }
@@ -75,8 +90,14 @@ void Scores::Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& p
   }
   score_.resize(lanes.size(), kNoFit);
   block_max_.resize(lanes.size() / kBlock, kNoFit);
+  stale_.resize(lanes.size() / kBlock, 0);
   for (; cursor_ < end; ++cursor_) {
     const NodeId id = cluster.Changed(cursor_);
+    if (cursor_ + kAhead < end) {  // these are random accesses all over the cluster
+      const NodeId soon = cluster.Changed(cursor_ + kAhead);
+      cluster.Prefetch(soon);
+      __builtin_prefetch(&score_[lanes.SlotOf(soon)]);
+    }
     if (cluster.LastChange(id) != cursor_) continue;  // a later entry counts
     const size_t slot = lanes.SlotOf(id);
     const size_t block = slot / kBlock;
@@ -85,31 +106,34 @@ void Scores::Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& p
     score_[slot] = now;
     if (now >= block_max_[block]) {
       block_max_[block] = now;
+      stale_[block] = 0;
     } else if (before == block_max_[block]) {
-      RecomputeBlock(block);
+      stale_[block] = 1;  // looked at again only if it would win
     }
   }
 }
 
-NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias) const {
+NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias) {
   int64_t best = kNoFit;
-  for (size_t b = 0; b < block_max_.size(); ++b) {
-    if (block_max_[b] == kNoFit) continue;
-    best = std::max(best, int64_t{block_max_[b]} + bias[lanes.PoolOf(b)]);
-  }
-  // Equal scores in several blocks: the first node wins. Inside a lane nodes stand in order.
-  NodeId first = kNoNode;
-  uint64_t searched = 0;  // pools whose first block with the best score is done
-  for (size_t b = 0; b < block_max_.size(); ++b) {
-    const uint8_t pool = lanes.PoolOf(b);
-    if (block_max_[b] == kNoFit || int64_t{block_max_[b]} + bias[pool] != best ||
-        (searched >> pool & 1) != 0) {
-      continue;
+  NodeId first = kNoNode;  // of those with the best score
+  for (const Lanes::Run& run : lanes.runs()) {
+    for (;;) {
+      int32_t max = kNoFit;
+      for (uint32_t b = run.begin; b < run.end; ++b) max = std::max(max, block_max_[b]);
+      const int64_t score = int64_t{max} + bias[run.pool];
+      if (max == kNoFit || score < best) break;
+      uint32_t block = run.begin;
+      while (block_max_[block] != max) ++block;
+      if (stale_[block] != 0) {
+        RecomputeBlock(block);
+        continue;
+      }
+      const auto begin = score_.begin() + static_cast<ptrdiff_t>(block * kBlock);
+      const auto at = static_cast<size_t>(std::find(begin, begin + kBlock, max) - score_.begin());
+      first = score > best ? lanes.NodeAt(at) : std::min(first, lanes.NodeAt(at));
+      best = score;
+      break;
     }
-    searched |= uint64_t{1} << pool;
-    const auto begin = score_.begin() + static_cast<ptrdiff_t>(b * kBlock);
-    const auto at = std::find(begin, begin + kBlock, block_max_[b]) - score_.begin();
-    first = std::min(first, lanes.NodeAt(static_cast<size_t>(at)));
   }
   return first;
 }

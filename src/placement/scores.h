@@ -17,18 +17,27 @@ namespace divvy::placement {
 class Lanes {
  public:
   static constexpr size_t kBlock = 256;
-  void Update(const Cluster& cluster);             // takes in new nodes
+  // Blocks [begin, end) hold nodes of one pool, in order.
+  struct Run {
+    uint8_t pool;
+    uint32_t begin, end;
+  };
+  void Update(const Cluster& cluster) {  // takes in new nodes
+    if (slot_of_.size() < cluster.size()) Extend(cluster);
+  }
   size_t size() const { return node_at_.size(); }  // a whole number of blocks
   size_t SlotOf(NodeId id) const { return slot_of_[id]; }
   NodeId NodeAt(size_t slot) const { return node_at_[slot]; }
-  uint8_t PoolOf(size_t block) const { return pool_of_[block]; }
+  const std::vector<Run>& runs() const { return runs_; }
 
  private:
-  std::vector<uint32_t> slot_of_;                 // per node
-  std::vector<NodeId> node_at_;                   // per slot, kNoNode where a block is not full
-  std::vector<uint8_t> pool_of_;                  // per block
-  std::array<uint32_t, kMaxPools> last_block_{};  // per pool, + 1
-  std::array<uint32_t, kMaxPools> used_in_last_{};
+  void Extend(const Cluster& cluster);
+
+  std::vector<uint32_t> slot_of_;  // per node
+  std::vector<NodeId> node_at_;    // per slot, kNoNode where a block is not full
+  std::vector<Run> runs_;
+  std::array<size_t, kMaxPools> next_{};  // per pool: its next free slot
+  std::array<size_t, kMaxPools> end_{};   // and where its last run ends
 };
 
 class Scores {
@@ -37,10 +46,10 @@ class Scores {
   void Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& policy, const Shape& shape,
                uint32_t epoch);
   // The first node with the highest score plus its pool's bias, kNoNode if nothing fits.
-  NodeId Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias) const;
+  NodeId Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias);
   uint32_t CountFitting() const;
   NodeId NthFitting(const Lanes& lanes, uint32_t n) const;
-  size_t BytesUsed() const { return score_.capacity() * 4 + block_max_.capacity() * 4; }
+  size_t BytesUsed() const { return score_.capacity() * 4 + block_max_.capacity() * 5; }
 
  private:
   static constexpr size_t kBlock = Lanes::kBlock;
@@ -48,8 +57,9 @@ class Scores {
                   const Shape& shape);
   void RecomputeBlock(size_t block);
 
-  std::vector<int32_t> score_;  // per slot; kNoFit where a block is not full
-  std::vector<int32_t> block_max_;
+  std::vector<int32_t> score_;      // per slot; kNoFit where a block is not full
+  std::vector<int32_t> block_max_;  // exact, or too high where stale_ says so
+  std::vector<uint8_t> stale_;
   uint64_t cursor_ = 0;
   uint32_t epoch_ = 0;
 };

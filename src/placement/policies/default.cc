@@ -58,18 +58,19 @@ class Default : public Policy {
     until_look_ = 0;
   }
 
-  bool Adapt(const Cluster& cluster) override {
-    if (until_look_-- > 0) return false;
+  uint64_t Adapt(const Cluster& cluster) override {
+    if (until_look_-- > 0) return 0;
     until_look_ = kDecisionsPerLook;
     scarcity_.Update(cluster);
-    bool changed = false;
+    uint64_t changed = 0;
     for (size_t pool = 0; pool < cluster.pools().size(); ++pool) {
       const double wanted = scarcity_.WholePressure()[pool];
-      const double exact = std::clamp(std::log2(std::max(wanted, 1e-6) / tuning_.plenty), 0.0,
-                                      static_cast<double>(tuning_.max_doublings));
+      const double exact =
+          std::clamp(tuning_.steepness * std::log2(std::max(wanted, 1e-6) / tuning_.plenty), 0.0,
+                     static_cast<double>(tuning_.max_doublings));
       if (std::abs(exact - doublings_[pool]) <= kHysteresis) continue;
       doublings_[pool] = static_cast<int>(std::lround(exact));
-      changed = true;
+      changed |= uint64_t{1} << pool;
     }
     return changed;
   }
@@ -95,14 +96,13 @@ class Default : public Policy {
 
     int64_t idle = 0;
     Use used_before, used;
+    used_before.whole = used.whole = n.whole;
     for (const Device& d : view.devices) {
       if (d.compute_left <= 0) continue;
       idle += d.compute_left;
-      used.whole += d.compute_left == kWholeMilli;
       used_before.single += before.Of(d.compute_left, d.memory_left);
       used.single += after.Of(d.compute_left, d.memory_left);
     }
-    used_before.whole = used.whole;
     const int64_t taken = shape.TotalMilli();
     int64_t growth = -taken * kUnit;  // idle compute shrinks; what can be used of it as well
     growth += used_before.Sum(before, doublings);

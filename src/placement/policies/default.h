@@ -16,12 +16,13 @@ namespace divvy::placement {
 // Weights of the parts: no size of any request is among them. How they were chosen, and what each
 // does to the figures: docs/placement.md.
 struct DefaultTuning {
-  double base = 3;         // a request counts (devices + base) times in the fragmentation
+  double base = 6;         // a request counts (devices + base) times in the fragmentation
   double whole = 1;        // weight of requests for several devices while nodes are plenty
   double near_part = 0.6;  // worth of a node that is nearly whole, see ExpectedUse::Weights
   double near_power = 3;
-  double plenty = 0.1;     // whole nodes are plenty while demand for them is this part of them
-  int max_doublings = 5;   // each doubling of that part doubles their weight
+  double plenty = 0.12;    // whole nodes are plenty while demand for them is this part of them
+  double steepness = 1.5;  // doublings of their weight for each doubling of that part
+  int max_doublings = 7;
   double stranded = 0.2;   // weight of compute without CPU
   double cpu_slack = 1.2;  // CPU per device, relative to the mix, that counts as enough
   double pattern = 8;      // weight of compute that no pattern fills

@@ -9,6 +9,7 @@ namespace divvy::placement {
 namespace {
 
 constexpr size_t kMaxCpuSizes = 96;
+constexpr size_t kCpuStarts = 2048;
 constexpr size_t kMaxComputeSizes = 120;
 constexpr size_t kMaxMemorySizes = 30;
 
@@ -48,6 +49,14 @@ void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& clu
     if (e.shape.device_memory_mib > 0) memory_sizes_.push_back(e.shape.device_memory_mib);
   }
   Thin(&cpu_sizes_, kMaxCpuSizes);
+  cpu_shift_ = 0;
+  const auto most_cpu = static_cast<size_t>(cpu_sizes_.empty() ? 0 : cpu_sizes_.back());
+  while (most_cpu >> cpu_shift_ >= kCpuStarts) ++cpu_shift_;
+  cpu_start_.clear();
+  for (size_t i = 0; i <= most_cpu >> cpu_shift_; ++i) {
+    cpu_start_.push_back(
+        static_cast<uint8_t>(Bucket(cpu_sizes_, static_cast<int32_t>(i << cpu_shift_))));
+  }
   Thin(&compute_sizes, kMaxComputeSizes);
   Thin(&memory_sizes_, kMaxMemorySizes);
   for (int32_t c = 0; c <= kWholeMilli; ++c) {
@@ -131,6 +140,14 @@ void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& clu
                  [](double v) { return std::llround(v * static_cast<double>(kOne)); });
 }
 
+size_t ExpectedUse::CpuBucket(int32_t cpu_left) const {
+  const size_t n = cpu_sizes_.size();
+  const auto at = static_cast<size_t>(std::max(0, cpu_left)) >> cpu_shift_;
+  size_t bucket = at < cpu_start_.size() ? cpu_start_[at] : n;
+  while (bucket < n && cpu_sizes_[bucket] <= cpu_left) ++bucket;
+  return bucket;
+}
+
 size_t ExpectedUse::MemoryBucket(int32_t memory_left) const {
   return Bucket(memory_sizes_, memory_left);
 }
@@ -146,7 +163,7 @@ ExpectedUse::Row ExpectedUse::At(const Node& node, int32_t cpu_left) const {
     return row;
   }
   const Place place = place_of_pool_[node.pool];
-  const size_t at = place.table * (cpu_sizes_.size() + 1) + Bucket(cpu_sizes_, cpu_left);
+  const size_t at = place.table * (cpu_sizes_.size() + 1) + CpuBucket(cpu_left);
   row.single_ = single_.data() + at * compute_buckets_ * memory_buckets_;
   row.multi_ = multi_.data() + (at * slots_ + place.slot) * (kMaxDevices + 1);
   return row;

@@ -49,8 +49,11 @@ class ExpectedUse {
 
  private:
   size_t MemoryBucket(int32_t memory_left) const;
+  size_t CpuBucket(int32_t cpu_left) const;
 
-  std::vector<int32_t> cpu_sizes_;  // distinct, ascending; few enough for a binary search
+  std::vector<int32_t> cpu_sizes_;  // distinct, ascending
+  std::vector<uint8_t> cpu_start_;  // by cpu_left >> cpu_shift_: a bucket not above the right one
+  int cpu_shift_ = 0;
   std::array<uint8_t, kWholeMilli + 1> compute_bucket_{};
   std::vector<int32_t> memory_sizes_;
   size_t compute_buckets_ = 1;
