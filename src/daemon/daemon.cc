@@ -148,6 +148,7 @@ Status Daemon::WatchSignals() {
 }
 
 void Daemon::OnChange(bool has_tenants) {
+  if (has_tenants) had_tenants_ = true;  // also one that is gone again before the next tick
   if (!options_.private_daemon)
     loop_->SetTimer(has_tenants ? kTick : milliseconds(0), [this] { OnTick(); });
   const std::lock_guard lock(sampler_mutex_);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <atomic>
 
 #include <condition_variable>
 #include <memory>
@@ -51,7 +52,7 @@ class Daemon {
   std::unique_ptr<Node> node_;
   std::unique_ptr<Api> api_;
   uint64_t empty_since_ns_ = 0;  // private daemons; 0 while there are tenants
-  bool had_tenants_ = false;
+  std::atomic<bool> had_tenants_ = false;
 
   std::mutex sampler_mutex_;
   std::condition_variable sampler_wake_;
