@@ -2,6 +2,7 @@
 #include "src/placement/policies/policies.h"
 
 #include "src/placement/policies/default.h"
+#include "src/placement/policies/familiar.h"
 #include "src/placement/policies/published.h"
 
 namespace divvy::placement {
@@ -14,6 +15,11 @@ const std::vector<Entry>& Entries() {
   static const std::vector<Entry> entries = {
       {{"default", "fragmentation, stranded CPU, patterns and scarce models, all learnt"},
        [](uint64_t) { return MakeDefault(); }},
+      {{"binpack", "the fullest node, the fullest device"}, [](uint64_t) { return MakeBinpack(); }},
+      {{"spread", "the emptiest node, the emptiest devices"},
+       [](uint64_t) { return MakeSpread(); }},
+      {{"topology", "devices that are linked; link groups kept whole; then binpack"},
+       [](uint64_t) { return MakeTopology(); }},
       {{"fgd", "least growth of fragmentation (published)"}, [](uint64_t) { return MakeFgd(); }},
       {{"bestfit", "least CPU and compute left on the node (published)"},
        [](uint64_t) { return MakeBestFit(); }},
