@@ -177,9 +177,9 @@ CUresult CopyAsync(const CUDA_MEMCPY3D_PEER& c, CUstream stream) {
   if (c.WidthInBytes == 0) return CUDA_SUCCESS;
   Plan p;
   if (CUresult r = MakePlan(c, &p)) return r;
-  if (s->capture.load(std::memory_order_acquire) != nullptr) {
-    return SubmitOrCapture(s, CopyNode{c});
-  }
+  bool captured;
+  if (CUresult r = IsCaptured(s, &captured)) return r;
+  if (captured) return SubmitOrCapture(s, CopyNode{c});
   bool pageable_src = p.src.host && !p.src.pinned, pageable_dst = p.dst.host && !p.dst.pinned;
   Work w = WorkOfPlan(p, s->context);
   if (pageable_src && !p.dst.host) {
@@ -200,7 +200,6 @@ CUresult CopyAsync(const CUDA_MEMCPY3D_PEER& c, CUstream stream) {
 CUresult CopyNow(const CUDA_MEMCPY3D_PEER& c) {
   Stream* s;
   if (CUresult r = EnterStream(nullptr, &s)) return r;
-  if (CUresult r = RefuseUnsafeCall()) return r;
   if (CUresult r = RefuseSyncOfStream(s)) return r;
   if (c.WidthInBytes == 0) return CUDA_SUCCESS;
   Plan p;

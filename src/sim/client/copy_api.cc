@@ -94,7 +94,6 @@ CUresult Set(const MemsetNode& n, CUstream stream, bool async) {
   Stream* s;
   if (CUresult r = EnterStream(stream, &s)) return r;
   if (!async) {
-    if (CUresult r = RefuseUnsafeCall()) return r;
     if (CUresult r = RefuseSyncOfStream(s)) return r;
   }
   if (CUresult r = CheckMemset(n)) return r;

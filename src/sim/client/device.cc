@@ -49,18 +49,29 @@ bool Device::MapArena() {
   return true;
 }
 
+CUresult Device::TakePlace(uint64_t bytes, uint64_t* offset) {
+  bytes = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+  std::lock_guard lock(heap_mu_);
+  auto at = MapArena() ? blocks_.Take(bytes, kBlockBytes) : std::nullopt;
+  if (!at) return CUDA_ERROR_OUT_OF_MEMORY;
+  *offset = *at;
+  return CUDA_SUCCESS;
+}
+
+void Device::ReturnPlace(uint64_t offset, uint64_t bytes) {
+  bytes = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+  fallocate(arena_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(offset), off_t(bytes));
+  std::lock_guard lock(heap_mu_);
+  blocks_.Add(offset, bytes);
+}
+
 CUresult Device::TakeBlocks(uint64_t bytes, uint64_t* offset) {
   if (bytes > total_bytes()) return CUDA_ERROR_OUT_OF_MEMORY;
   bytes = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
   if (!Book(process_->page(), process_->row(), index_, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  std::lock_guard lock(heap_mu_);
-  auto at = MapArena() ? blocks_.Take(bytes, kBlockBytes) : std::nullopt;
-  if (!at) {
-    Unbook(process_->page(), process_->row(), index_, bytes);
-    return CUDA_ERROR_OUT_OF_MEMORY;
-  }
-  *offset = *at;
-  return CUDA_SUCCESS;
+  CUresult r = TakePlace(bytes, offset);
+  if (r != CUDA_SUCCESS) Unbook(process_->page(), process_->row(), index_, bytes);
+  return r;
 }
 
 void Device::FreeBlocks(uint64_t offset, uint64_t bytes) {
@@ -82,11 +93,7 @@ void Device::FreeBlocks(uint64_t offset, uint64_t bytes) {
     (void)process_->AskBroker(ask, &reply);
     return;
   }
-  fallocate(arena_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(offset), off_t(bytes));
-  {
-    std::lock_guard lock(heap_mu_);
-    blocks_.Add(offset, bytes);
-  }
+  ReturnPlace(offset, bytes);
   Unbook(process_->page(), process_->row(), index_, bytes);
 }
 

@@ -36,6 +36,9 @@ class Device {
   // Contents are dropped. Of blocks that were exported the broker settles who pays from now on, and
   // their place is never used again.
   void FreeBlocks(uint64_t offset, uint64_t bytes);
+  // Only a place in the arena, for memory that is booked when it is used.
+  CUresult TakePlace(uint64_t bytes, uint64_t* offset);
+  void ReturnPlace(uint64_t offset, uint64_t bytes);
   // A name by which other processes can import these blocks, always the same; 0: failed.
   uint64_t ExportBlocks(uint64_t offset, uint64_t bytes);
 
@@ -50,7 +53,6 @@ class Device {
   unsigned contexts = 0;  // live ones, primary included
   Pool* default_pool = nullptr;
   Pool* current_pool = nullptr;
-  Pool* graph_pool = nullptr;
 
  private:
   bool MapArena();

@@ -47,12 +47,12 @@ CUresult EnterEvent(CUevent handle, Event** out) {
 }
 
 Ticket RecordEvent(Event* e, Stream* s) {
+  if (e->captured.load(std::memory_order_acquire)) ForgetCaptured(e);  // pairs with the record
   uint64_t generation;
   {
     std::lock_guard lock(e->mu);
     generation = ++e->generation;
     e->done_ns = 0;
-    e->captured_by = nullptr;
   }
   Work w;
   w.effect = [e, generation](uint64_t done_ns) {
@@ -94,6 +94,7 @@ CUresult sim_cuEventDestroy_v2(CUevent handle) {
   Event* e;
   if (CUresult r = EnterEvent(handle, &e)) return r;
   e->destroyed = true;
+  if (e->captured.load(std::memory_order_acquire)) ForgetCaptured(e);  // pairs with the record
   return CUDA_SUCCESS;
 }
 CUresult sim_cuEventDestroy(CUevent handle) { return sim_cuEventDestroy_v2(handle); }
@@ -158,6 +159,8 @@ CUresult sim_cuEventElapsedTime_v2(float* ms, CUevent start, CUevent end) {
   if (CUresult r = EnterEvent(start, &a)) return r;
   if (CUresult r = EnterEvent(end, &b)) return r;
   if (ms == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (CUresult r = RefuseTimeOfEvent(a)) return r;
+  if (CUresult r = RefuseTimeOfEvent(b)) return r;
   if (((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
   uint64_t at[2];
   Event* events[2] = {a, b};

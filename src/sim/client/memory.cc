@@ -140,6 +140,7 @@ CUresult sim_cuMemFree_v2(CUdeviceptr ptr) {
     case RangeKind::kPool:
       return FreePoolNow(ptr);
     case RangeKind::kGraph:
+      if (CUresult r = FinishWorkOn(found->context)) return r;
       return FreeGraphMemory(ptr);
     default:
       return CUDA_ERROR_INVALID_VALUE;

@@ -2,6 +2,7 @@
 // alike; WorkOf turns it into what the executor and the timeline understand.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -10,8 +11,9 @@
 
 namespace divvy::sim {
 
-struct Function;  // module.h
-struct Graph;     // graph.h
+struct Function;         // module.h
+struct Graph;            // graph.h
+struct GraphAllocation;  // graph_memory.h
 struct Event;
 struct Context;
 class Device;
@@ -23,15 +25,18 @@ struct KernelNode {
   bool cooperative = false;
   int priority = 0;
   bool has_priority = false;
+  std::map<CUlaunchAttributeID, CUlaunchAttributeValue> attributes;  // of a graph node
   std::vector<unsigned char> args;  // packed as the kernel's parameter layout says
 };
 struct MemsetNode {
   CUdeviceptr dst = 0;
   size_t pitch = 0, width = 0, height = 1;  // width in elements
   unsigned element_bytes = 1, value = 0;
+  Context* context = nullptr;  // of a graph node; null: the stream's
 };
 struct CopyNode {
-  CUDA_MEMCPY3D_PEER copy{};  // contexts null: the stream's
+  CUDA_MEMCPY3D_PEER copy{};   // contexts null: the stream's
+  Context* context = nullptr;  // of a graph node; null: the stream's
 };
 struct HostNode {
   CUhostFn fn = nullptr;
@@ -44,6 +49,7 @@ struct CallbackNode {  // cuStreamAddCallback: never a graph node
 };
 struct MemOpNode {
   std::vector<CUstreamBatchMemOpParams> ops;
+  Context* context = nullptr;  // of a graph node; null: the stream's
 };
 struct EventRecordNode {
   Event* event = nullptr;
@@ -55,9 +61,11 @@ struct EmptyNode {};
 struct AllocNode {
   CUDA_MEM_ALLOC_NODE_PARAMS params{};
   std::vector<CUmemAccessDesc> access;
+  std::shared_ptr<GraphAllocation> memory;
 };
 struct FreeNode {
   CUdeviceptr ptr = 0;
+  std::shared_ptr<GraphAllocation> memory;
 };
 struct ChildNode {
   std::shared_ptr<Graph> graph;

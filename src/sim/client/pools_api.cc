@@ -33,9 +33,9 @@ CUresult FindPool(CUmemoryPool handle, Pool** out) {
 
 CUresult Alloc(CUdeviceptr* out, size_t bytes, Pool* pool, Stream* s) {
   if (out == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-  if (s->capture.load(std::memory_order_acquire) != nullptr) {
-    return CaptureAlloc(s, bytes, pool, out);
-  }
+  bool captured;
+  if (CUresult r = IsCaptured(s, &captured)) return r;
+  if (captured) return CaptureAlloc(s, bytes, pool, out);
   return AllocFromPool(pool, bytes, s, out);
 }
 
@@ -175,7 +175,9 @@ CUresult sim_cuMemAllocFromPoolAsync(CUdeviceptr* out, size_t bytes, CUmemoryPoo
 CUresult sim_cuMemFreeAsync(CUdeviceptr ptr, CUstream stream) {
   Stream* s;
   if (CUresult r = EnterStream(stream, &s)) return r;
-  if (s->capture.load(std::memory_order_acquire) != nullptr) return CaptureFree(s, ptr);
+  bool captured;
+  if (CUresult r = IsCaptured(s, &captured)) return r;
+  if (captured) return CaptureFree(s, ptr);
   auto r = AddressMap::Get().FindExact(ptr, RangeKind::kDevice);
   if (r) return sim_cuMemFree_v2(ptr);  // memory of cuMemAlloc: allowed, synchronises
   if (AddressMap::Get().FindExact(ptr, RangeKind::kGraph)) return FreeGraphMemoryAsync(ptr, s);

@@ -25,7 +25,9 @@ Registry& Streams() {
   return r;
 }
 
-Stream* Make(Context* c, unsigned flags, int priority) {
+}  // namespace
+
+Stream* MakeStream(Context* c, unsigned flags, int priority) {
   Stream* s = new Stream;
   s->context = c;
   s->flags = flags;
@@ -39,11 +41,17 @@ Stream* Make(Context* c, unsigned flags, int priority) {
   return s;
 }
 
-void Forget(Stream* s) {
-  Registry& r = Streams();
-  std::lock_guard lock(r.mu);
-  std::erase(r.of[s->context], s);
+void DestroyStream(Stream* s) {
+  s->destroyed = true;
+  {
+    Registry& r = Streams();
+    std::lock_guard lock(r.mu);
+    std::erase(r.of[s->context], s);
+  }
+  EndQueue(s);
 }
+
+namespace {
 
 // A thread's default streams, one for each context it has used.
 struct ThreadStreams {
@@ -65,7 +73,7 @@ CUresult Wait(Stream* s) {
 Stream* LegacyStream(Context* c) { return c->legacy; }
 
 void MakeLegacyStream(Context* c) {
-  c->legacy = Make(c, CU_STREAM_DEFAULT, 0);
+  c->legacy = MakeStream(c, CU_STREAM_DEFAULT, 0);
   c->legacy->legacy = true;
 }
 
@@ -73,7 +81,7 @@ Stream* ThreadStream(Context* c) {
   for (ThreadStreams* t = tls_streams; t != nullptr; t = t->next) {
     if (t->context == c) return t->stream;
   }
-  Stream* s = Make(c, CU_STREAM_DEFAULT, 0);
+  Stream* s = MakeStream(c, CU_STREAM_DEFAULT, 0);
   s->per_thread = true;
   tls_streams = new ThreadStreams{c, s, tls_streams};
   return s;
@@ -131,7 +139,7 @@ CUresult sim_cuStreamCreateWithPriority(CUstream* out, unsigned int flags, int p
     return CUDA_ERROR_INVALID_VALUE;
   }
   // "If priority is specified outside the numerical range ..., it will automatically be clamped"
-  *out = Make(c, flags, std::min(0, std::max(-5, priority)))->handle();
+  *out = MakeStream(c, flags, std::min(0, std::max(-5, priority)))->handle();
   return CUDA_SUCCESS;
 }
 
@@ -149,9 +157,7 @@ CUresult sim_cuStreamDestroy_v2(CUstream handle) {
   CUresult r = EnterStream(handle, &s);
   if (r != CUDA_SUCCESS) return r;
   DropCapture(s);
-  s->destroyed = true;
-  Forget(s);
-  EndQueue(s);
+  DestroyStream(s);
   return CUDA_SUCCESS;
 }
 CUresult sim_cuStreamDestroy(CUstream handle) { return sim_cuStreamDestroy_v2(handle); }
@@ -225,7 +231,8 @@ CUresult sim_cuStreamGetDevice(CUstream handle, CUdevice* device) {
 }
 CUresult sim_cuStreamAttachMemAsync(CUstream handle, CUdeviceptr, size_t, unsigned int) {
   Stream* s;
-  return EnterStream(handle, &s);
+  if (CUresult r = EnterStream(handle, &s)) return r;
+  return RefuseCaptured(s);
 }
 CUresult sim_cuStreamGetAttribute(CUstream handle, CUstreamAttrID attr, CUstreamAttrValue* value) {
   Stream* s;

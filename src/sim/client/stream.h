@@ -10,8 +10,6 @@
 
 namespace divvy::sim {
 
-struct Capture;  // capture.h
-
 struct Stream {
   static constexpr uint64_t kLive = 0x5354524541ull;
   uint64_t magic = kLive;
@@ -23,7 +21,6 @@ struct Stream {
   uint64_t id = 0;
   std::atomic<bool> destroyed{false};
   Queue queue;
-  std::atomic<Capture*> capture{nullptr};  // non-null while capturing; capture.cc owns it
 
   bool blocking() const { return (flags & CU_STREAM_NON_BLOCKING) == 0; }
   CUstream handle() { return reinterpret_cast<CUstream>(this); }
@@ -35,13 +32,12 @@ struct Event {
   Context* context = nullptr;
   unsigned flags = 0;
   std::atomic<bool> destroyed{false};
-  std::mutex mu;                   // guards what follows
-  Ticket recorded;                 // stream null: never recorded
-  uint64_t generation = 0;         // of the record
-  uint64_t done_ns = 0;            // end of the recorded op; 0: not yet
-  std::shared_ptr<void> ipc;       // ipc.cc: shared with other processes
-  Capture* captured_by = nullptr;  // last recorded in a capturing stream; capture.cc
-  uint64_t captured_node = 0;
+  std::atomic<bool> captured{false};  // last recorded in a capturing stream; capture.cc
+  std::mutex mu;                      // guards what follows
+  Ticket recorded;                    // stream null: never recorded
+  uint64_t generation = 0;            // of the record
+  uint64_t done_ns = 0;               // end of the recorded op; 0: not yet
+  std::shared_ptr<void> ipc;          // ipc.cc: shared with other processes
 
   CUevent handle() { return reinterpret_cast<CUevent>(this); }
 };
@@ -52,6 +48,8 @@ struct Event {
 CUresult EnterStream(CUstream handle, Stream** stream);
 CUresult EnterEvent(CUevent handle, Event** event);
 
+Stream* MakeStream(Context* context, unsigned flags, int priority);
+void DestroyStream(Stream* stream);       // drains by itself
 void MakeLegacyStream(Context* context);  // once, when the context is made
 Stream* LegacyStream(Context* context);
 Stream* ThreadStream(Context* context);
