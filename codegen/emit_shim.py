@@ -15,7 +15,7 @@ DIVVY_HOOK_SYNC(symbol, CLASS, (parameters), (arguments), stream)             wa
 DIVVY_HOOK_ORDER(symbol, CLASS, (parameters), (arguments), stream)            may hold its stream back
 DIVVY_HOOK_GUARD(symbol, CLASS, (parameters), (arguments), allowed)           names devices
 DIVVY_HOOK_MEASURE(symbol, CLASS, (parameters), (arguments))                  takes memory of unknown size
-DIVVY_HOOK_DENY(symbol, return type, (parameters), code)                      is refused
+DIVVY_HOOK_DENY(symbol, return type, (parameters), (arguments), code)         is refused to tenants
 `stream` is an expression of the parameters, with the default stream of the variant spelled out, or nullptr
 where the call names none; `bytes` uses copy_bytes(descriptor) and batch_bytes(list, count), `allowed` uses
 device_allowed(CUdevice) and device_allowed(CUmemLocation), which the includer provides. Hooks with a hand
@@ -40,7 +40,7 @@ def allowed_expression(f):
 def body_row(f):
     head = f"{f.symbol}, {f.klass.upper()}, {f.param_list()}, {f.arg_list()}"
     if f.decision == "deny":
-        return f"DIVVY_HOOK_DENY({f.symbol}, {f.returns}, {f.param_list()}, {f.deny_code})"
+        return f"DIVVY_HOOK_DENY({f.symbol}, {f.returns}, {f.param_list()}, {f.arg_list()}, {f.deny_code})"
     if f.body in ("submit", "blocking"):
         return f"DIVVY_HOOK_{f.body.upper()}({head}, {stream_expression(f)}, ({f.bytes}))"
     if f.body in ("sync", "order"):
@@ -160,10 +160,10 @@ def hook_arrays(prefix, hooked, all_functions):
 
 
 def forward(functions):
-    text = banner("The driver's functions that are not hooked, one row each, for the forwarding libcuda.so.1:\n"
-                  "DIVVY_FORWARD(index, symbol). Read by the C preprocessor in an assembler file.")
+    text = banner("Every function of the driver, one row each, for the forwarding libcuda.so.1: DIVVY_FORWARD(index,\n"
+                  "symbol). Read by the C preprocessor in an assembler file.")
     text += f"#define DIVVY_FORWARD_SLOTS {len(functions)}\n"
-    return text + "".join(f"DIVVY_FORWARD({f.index}, {f.symbol})\n" for f in functions if f.decision == "pass")
+    return text + "".join(f"DIVVY_FORWARD({f.index}, {f.symbol})\n" for f in functions)
 
 
 def emit(tables):
@@ -188,6 +188,6 @@ def emit(tables):
         at + "exports.map": version_script(sorted(names), "All that libdivvy.so exports: hooks, nothing else."),
         at + "forward.inc": forward(tables.cuda),
         at + "forward_exports.map": version_script(
-            sorted({f.symbol for f in tables.cuda} | set(names)),
-            "What the forwarding libcuda.so.1 exports: the whole driver API."),
+            sorted({f.symbol for f in tables.cuda} | {"divvy_forwarder"}),
+            "What the forwarding libcuda.so.1 exports: the whole driver API and the mark by which it is known."),
     }

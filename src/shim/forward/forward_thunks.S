@@ -1,5 +1,4 @@
-// The forwarding libcuda.so.1's functions that are not hooked: each jumps through a slot that is filled on
-// its first call. Arguments, stack and caller are left as they are, so that any signature passes. A call
+// The forwarding libcuda.so.1's functions: each jumps through a slot that is filled on its first call. Arguments, stack and caller are left as they are, so that any signature passes. A call
 // from several threads at once may fill a slot twice, with the same address.
 //
 // Needs from C: void* divvy_forward_resolve(unsigned index), which returns the real function of

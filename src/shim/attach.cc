@@ -1,0 +1,202 @@
+// Attach, fork and generations; see attach.h.
+#include "src/shim/attach.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "src/shim/gate.h"
+#include "src/shim/hello.h"
+#include "src/shim/pages.h"
+#include "src/shim/tenancy.h"
+
+namespace divvy::shim {
+
+constinit Process g_process{};
+
+namespace {
+
+constexpr uint64_t kDeadAfterNs = 1000000000;  // a heart that has not beaten for this long
+constexpr unsigned kFirstHelloMs = 5000;       // many processes may be starting together
+constexpr unsigned kAgainHelloMs = 300;        // in the middle of an allocation
+constexpr uint64_t kBackOffNs = 250000000;
+constexpr uint64_t kBackOffMaxNs = 8000000000;
+
+// These are not wiped: a child has to know that its parent was attached.
+std::atomic<uint64_t> last_generation_of_family{0};
+std::atomic<uint32_t> cannot_wipe{0};
+
+void PrepareForFork() noexcept {
+  if (madvise(&g_process, sizeof(g_process), MADV_WIPEONFORK) == 0) return;
+  // Linux before 4.14: children are told apart by their pid, looked at in every hook.
+  g_process.pid = static_cast<uint32_t>(getpid());
+  cannot_wipe.store(1, std::memory_order_release);
+}
+
+bool ForkedWithoutWipe() noexcept {
+  return cannot_wipe.load(std::memory_order_relaxed) != 0 && g_process.pid != 0 &&
+         g_process.pid != static_cast<uint32_t>(getpid());
+}
+
+int LocalIndexOf(const uint8_t (&uuid)[16], bool add) noexcept {
+  const uint32_t count = g_process.device_count.load(std::memory_order_relaxed);
+  for (uint32_t i = 0; i < count; ++i)
+    if (memcmp(g_process.device[i].uuid, uuid, 16) == 0) return static_cast<int>(i);
+  if (!add || count >= kLocalDevices) return -1;
+  memcpy(g_process.device[count].uuid, uuid, 16);
+  g_process.device_count.store(count + 1, std::memory_order_release);
+  return static_cast<int>(count);
+}
+
+void FillHeld(const Session& session, wire::Hello* hello) noexcept {
+  const uint32_t count = session.policy->device_count;
+  for (uint32_t d = 0; d < count && d < region::kMaxDevices; ++d) {
+    const region::SlotDevice& account = session.Slot().device[d];
+    const uint64_t units = account.charged_units.load(std::memory_order_relaxed);
+    if (units == 0) continue;
+    wire::HeldCharge& held = hello->held[hello->held_count++];
+    memcpy(held.uuid, session.policy->device[d].uuid, 16);
+    held.units = units;
+    for (unsigned k = 0; k < region::kKinds; ++k)
+      held.kind_units[k] = account.kind_units[k].load(std::memory_order_relaxed);
+  }
+}
+
+// Under attach_lock and books: nobody is changing a book while the session changes.
+void Adopt(const Welcomed& welcomed) noexcept {
+  Session& next = g_process.sessions[g_process.session_count % kSessions];
+  if (next.policy != nullptr) Unmap(next.policy, next.usage);
+  next.policy = welcomed.policy;
+  next.usage = welcomed.usage;
+  next.generation = welcomed.welcome.generation;
+  next.slot = welcomed.welcome.slot;
+  next.sequence = 0;
+  memset(next.policy_index, -1, sizeof(next.policy_index));
+  memset(next.local_index, -1, sizeof(next.local_index));
+  for (uint32_t d = 0; d < next.policy->device_count; ++d) {
+    const int local = LocalIndexOf(next.policy->device[d].uuid, true);
+    if (local < 0) continue;
+    next.policy_index[local] = static_cast<int8_t>(d);
+    next.local_index[d] = static_cast<int8_t>(local);
+  }
+  region::ProcessSlot& slot = next.Slot();
+  // A slot is handed over clean, but the daemon may have booked our charges in it, and with them
+  // operations of its own: continue after the newest.
+  next.sequence = static_cast<uint32_t>(slot.done_sequence.load(std::memory_order_relaxed));
+  slot.ns_pid.store(static_cast<uint32_t>(getpid()), std::memory_order_relaxed);
+  slot.state_flags.store(
+      region::kShimActive |
+          (g_process.degraded.load(std::memory_order_relaxed) != 0 ? region::kShimDegraded : 0u),
+      std::memory_order_relaxed);
+  const auto tag = static_cast<uint32_t>(next.generation);
+  slot.owner_tag.store(tag != 0 ? tag : 1, std::memory_order_release);
+  ++g_process.session_count;
+  // Release: partner of CurrentSession.
+  g_process.session.store(&next, std::memory_order_release);
+  last_generation_of_family.store(next.generation, std::memory_order_relaxed);
+  OpenGates(next);
+}
+
+// Says hello once. Under attach_lock.
+int Join(unsigned timeout_ms) noexcept {
+  wire::Hello hello;
+  PrepareHello(&hello);
+  Session* old = g_process.session.load(std::memory_order_relaxed);
+  // From here to the swap no book may change, or the charge would be lost with the old segment.
+  if (!g_process.books.Lock()) return ETIMEDOUT;
+  if (old != nullptr) {
+    hello.last_generation = old->generation;
+    FillHeld(*old, &hello);
+  } else if (last_generation_of_family.load(std::memory_order_relaxed) != 0) {
+    hello.flags |= wire::kHelloForked;
+  }
+  Welcomed welcomed;
+  const int error = SayHello(TenantSocket(), hello, timeout_ms, &welcomed);
+  if (error == 0 && !welcomed.same_generation) Adopt(welcomed);
+  g_process.books.Unlock();
+  return error;
+}
+
+// Under attach_lock.
+void Schedule(bool joined) noexcept {
+  if (joined) {
+    g_process.attach_failures = 0;
+    g_process.next_attach_ns.store(0, std::memory_order_relaxed);
+    return;
+  }
+  uint64_t wait = kBackOffNs << (g_process.attach_failures < 5 ? g_process.attach_failures : 5);
+  if (wait > kBackOffMaxNs) wait = kBackOffMaxNs;
+  ++g_process.attach_failures;
+  g_process.next_attach_ns.store(MonotonicNs(CLOCK_MONOTONIC_COARSE) + wait,
+                                 std::memory_order_relaxed);
+}
+
+bool MayTry() noexcept {
+  return MonotonicNs(CLOCK_MONOTONIC_COARSE) >=
+         g_process.next_attach_ns.load(std::memory_order_relaxed);
+}
+
+Standing FirstAttach() noexcept {
+  if (!g_process.attach_lock.Lock()) return Standing::kNotReady;
+  Standing s = g_process.standing.load(std::memory_order_acquire);
+  if (s != Standing::kActive && s != Standing::kNotTenant) {
+    if (s == Standing::kUnknown) PrepareForFork();
+    const bool joined = Join(kFirstHelloMs) == 0;
+    Schedule(joined);
+    s = joined ? Standing::kActive : Standing::kNotReady;
+    g_process.standing.store(s, std::memory_order_release);
+  }
+  g_process.attach_lock.Unlock();
+  return s;
+}
+
+}  // namespace
+
+Standing StandingSlow() noexcept {
+  Standing s = g_process.standing.load(std::memory_order_acquire);
+  if (s == Standing::kUnknown) {
+    if (IsTenant()) return FirstAttach();
+    // Nothing is kept of a process that is no tenant, so fork may leave this as it is.
+    PassGates();
+    g_process.standing.store(Standing::kNotTenant, std::memory_order_release);
+    return Standing::kNotTenant;
+  }
+  if (s == Standing::kNotReady && MayTry()) return FirstAttach();
+  return s;
+}
+
+Standing AttachNow() noexcept {
+  if (ForkedWithoutWipe()) memset(static_cast<void*>(&g_process), 0, sizeof(g_process));
+  const Standing s = StandingSlow();
+  return s == Standing::kNotReady ? FirstAttach() : s;
+}
+
+Session* FreshSession() noexcept {
+  if (__builtin_expect(ForkedWithoutWipe(), 0)) {
+    memset(static_cast<void*>(&g_process), 0, sizeof(g_process));
+    StandingSlow();
+  }
+  Session* session = CurrentSession();
+  if (session == nullptr) return nullptr;
+  const uint64_t beat = session->policy->heartbeat_ns.load(std::memory_order_relaxed);
+  const uint64_t now = MonotonicNs(CLOCK_MONOTONIC_COARSE);
+  if (__builtin_expect(now < beat + kDeadAfterNs, 1)) return session;
+  if (now < g_process.next_attach_ns.load(std::memory_order_relaxed)) return session;
+  if (!g_process.attach_lock.Lock()) return session;
+  if (CurrentSession() == session && MayTry()) {
+    const bool joined = Join(kAgainHelloMs) == 0;
+    // An old daemon that is merely slow is asked again after the back-off, too.
+    Schedule(joined && CurrentSession() != session);
+  }
+  g_process.attach_lock.Unlock();
+  return CurrentSession();
+}
+
+void Degrade(unsigned where) noexcept {
+  g_process.degraded.fetch_or(1u << (where & 31), std::memory_order_relaxed);
+  if (Session* session = CurrentSession())
+    session->Slot().state_flags.fetch_or(region::kShimDegraded, std::memory_order_relaxed);
+}
+
+}  // namespace divvy::shim

@@ -1,0 +1,187 @@
+// The tenant's side of the books; see books.h.
+#include "src/shim/books.h"
+
+#include "src/region/books.h"
+#include "src/shim/attach.h"
+
+namespace divvy::shim {
+namespace {
+
+using region::EventCause;
+using region::kUnitBytes;
+
+constexpr uint64_t kWaitSliceNs = 100000000;  // a waiter looks again at least this often
+
+uint64_t KindBytes(const Session& s, unsigned d, Kind kind) noexcept {
+  return s.Slot().device[d].kind_units[static_cast<unsigned>(kind)].load(
+             std::memory_order_relaxed) *
+         kUnitBytes;
+}
+
+// What may be charged in all: the limit less what the driver takes above the charges. A negative
+// overhead (the learned figure of a context was too high, shared memory was charged twice) gives
+// back at most what this process was charged for such things.
+uint64_t ChargeableBytes(const Session& s, unsigned d) noexcept {
+  const region::PolicyDevice& p = s.policy->device[d];
+  const uint64_t limit = p.limit_bytes.load(std::memory_order_relaxed);
+  const int64_t overhead = p.overhead_bytes.load(std::memory_order_relaxed);
+  if (overhead >= 0) {
+    const auto o = static_cast<uint64_t>(overhead);
+    return o < limit ? limit - o : 0;
+  }
+  const uint64_t back = static_cast<uint64_t>(-(overhead + 1)) + 1;
+  const uint64_t most = KindBytes(s, d, Kind::kContext) + KindBytes(s, d, Kind::kImport);
+  return limit + (back < most ? back : most);
+}
+
+// `chargeable` receives what could be granted at most, for the decision whether waiting helps.
+Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind,
+              uint64_t* chargeable) noexcept {
+  if (fresh == nullptr) return Verdict::kNotReady;
+  if (__builtin_expect(!g_process.books.Lock(), 0)) {
+    Degrade(0);
+    return Verdict::kNotReady;
+  }
+  // Again: a swap happens under this lock.
+  Session* s = CurrentSession();
+  Verdict verdict = Verdict::kNoShare;
+  const int d = s->policy_index[device];
+  if (__builtin_expect(d >= 0, 1)) {
+    *chargeable = ChargeableBytes(*s, static_cast<unsigned>(d));
+    const uint64_t rest = s->policy->device[d].rest_bytes.load(std::memory_order_relaxed);
+    if (!region::Change(*s->usage, s->slot, static_cast<unsigned>(d), static_cast<int64_t>(units),
+                        *chargeable / kUnitBytes, kind, s->sequence)) {
+      verdict = Verdict::kOutOfShare;
+    } else if (__builtin_expect(units > rest / kUnitBytes, 0)) {
+      region::Change(*s->usage, s->slot, static_cast<unsigned>(d), -static_cast<int64_t>(units), 0,
+                     kind, s->sequence);
+      verdict = Verdict::kDeviceFull;
+    } else {
+      verdict = Verdict::kGranted;
+    }
+  }
+  g_process.books.Unlock();
+  return verdict;
+}
+
+bool ForRoom(Verdict v) noexcept { return v == Verdict::kOutOfShare || v == Verdict::kDeviceFull; }
+
+// Waits until somebody of the tenant gave something back, at most `left_ns`.
+void AwaitFreed(Session* s, uint32_t seen, uint64_t left_ns) noexcept {
+  if (left_ns > kWaitSliceNs) left_ns = kWaitSliceNs;
+  const timespec slice{0, static_cast<long>(left_ns)};
+  Futex(&s->usage->freed_futex, FUTEX_WAIT, seen, &slice);
+}
+
+Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t units, Kind kind,
+                   DriverSymbol symbol) noexcept {
+  Verdict v = first;
+  if (ForRoom(v)) {
+    if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire))
+      if (reclaim(device)) v = TryOn(FreshSession(), device, units, kind, &chargeable);
+  }
+  Session* s = CurrentSession();
+  const uint64_t wait_ns =
+      s != nullptr ? uint64_t{s->policy->on_full_wait_ms.load(std::memory_order_relaxed)} * 1000000
+                   : 0;
+  if (ForRoom(v) && wait_ns > 0) {
+    const uint64_t start = MonotonicNs();
+    for (uint64_t now = start; ForRoom(v) && now - start < wait_ns; now = MonotonicNs()) {
+      // More than the whole share: no wait makes room, unless the limit is raised meanwhile.
+      s = CurrentSession();
+      // Before the try, so that a credit after it is not missed; seq_cst with Credit's look.
+      s->usage->freed_waiters.fetch_add(1);
+      const uint32_t seen = s->usage->freed_futex.load();
+      v = TryOn(FreshSession(), device, units, kind, &chargeable);
+      if (ForRoom(v)) {
+        if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire)) reclaim(device);
+        AwaitFreed(s, seen, wait_ns - (now - start));
+      }
+      s->usage->freed_waiters.fetch_sub(1);
+    }
+    if (ForRoom(v)) v = TryOn(FreshSession(), device, units, kind, &chargeable);
+  }
+  if (v != Verdict::kGranted) {
+    const EventCause cause = v == Verdict::kOutOfShare   ? EventCause::kOutOfShare
+                             : v == Verdict::kDeviceFull ? EventCause::kDeviceFull
+                             : v == Verdict::kNoShare    ? EventCause::kForeignDevice
+                                                         : EventCause::kDegraded;
+    Report(cause, device, units * kUnitBytes, symbol);
+  }
+  return v;
+}
+
+}  // namespace
+
+Verdict Charge(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept {
+  uint64_t chargeable = 0;
+  const Verdict v = TryOn(FreshSession(), device, units, kind, &chargeable);
+  if (__builtin_expect(v == Verdict::kGranted, 1)) return v;
+  return ChargeSlow(v, chargeable, device, units, kind, symbol);
+}
+
+Verdict TryCharge(unsigned device, uint64_t units, Kind kind) noexcept {
+  uint64_t chargeable;
+  return TryOn(CurrentSession(), device, units, kind, &chargeable);
+}
+
+void Credit(unsigned device, uint64_t units, Kind kind) noexcept {
+  if (units == 0 || CurrentSession() == nullptr) return;
+  if (__builtin_expect(!g_process.books.Lock(), 0)) {
+    Degrade(1);  // stays booked: the safe side
+    return;
+  }
+  Session* s = CurrentSession();
+  const int d = s->policy_index[device];
+  if (d >= 0)
+    region::Change(*s->usage, s->slot, static_cast<unsigned>(d), -static_cast<int64_t>(units), 0,
+                   kind, s->sequence);
+  region::Usage& usage = *s->usage;
+  g_process.books.Unlock();
+  // After the credit: partner of the waiter's fetch_add before its try.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (__builtin_expect(usage.freed_waiters.load(std::memory_order_relaxed) != 0, 0)) {
+    usage.freed_word.fetch_add(1, std::memory_order_relaxed);
+    usage.freed_futex.fetch_add(1);
+    Futex(&usage.freed_futex, FUTEX_WAKE, INT32_MAX, nullptr);
+  }
+}
+
+bool Look(unsigned device, Figures* out) noexcept {
+  const Session* s = CurrentSession();
+  if (s == nullptr || s->policy_index[device] < 0) return false;
+  const auto d = static_cast<unsigned>(s->policy_index[device]);
+  const region::PolicyDevice& p = s->policy->device[d];
+  out->limit_bytes = p.limit_bytes.load(std::memory_order_relaxed);
+  const auto charged = static_cast<int64_t>(region::BookBytes(*s->usage, d));
+  const int64_t used = charged + p.overhead_bytes.load(std::memory_order_relaxed);
+  out->used_bytes = used > 0 ? static_cast<uint64_t>(used) : 0;
+  out->free_bytes = out->used_bytes < out->limit_bytes ? out->limit_bytes - out->used_bytes : 0;
+  const uint64_t rest = p.rest_bytes.load(std::memory_order_relaxed);
+  if (rest < out->free_bytes) out->free_bytes = rest;
+  return true;
+}
+
+void Report(EventCause cause, unsigned device, uint64_t bytes, DriverSymbol symbol) noexcept {
+  Session* s = CurrentSession();
+  if (s == nullptr) return;
+  region::Usage& usage = *s->usage;
+  s->Slot().refusals.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t n = usage.event_head.fetch_add(1, std::memory_order_relaxed);
+  region::UsageEvent& e = usage.event[n % region::kMaxEvents];
+  // Odd while it is written, even when whole; release: whoever sees 2n + 2 sees the fields.
+  e.sequence.store(2 * n + 1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  const int d = device < kLocalDevices ? s->policy_index[device] : -1;
+  e.time_ns = MonotonicNs();
+  e.bytes = bytes;
+  e.in_use = d >= 0 ? region::BookBytes(usage, static_cast<unsigned>(d)) : 0;
+  e.limit = d >= 0 ? s->policy->device[d].limit_bytes.load(std::memory_order_relaxed) : 0;
+  e.slot = s->slot;
+  e.device = static_cast<uint16_t>(d >= 0 ? d : static_cast<int>(kNoDevice));
+  e.cause = static_cast<uint16_t>(cause);
+  e.symbol = static_cast<uint32_t>(symbol);
+  e.sequence.store(2 * n + 2, std::memory_order_release);
+}
+
+}  // namespace divvy::shim

@@ -1,0 +1,210 @@
+// The tenant's side of the handshake; see hello.h.
+#include "src/shim/hello.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+namespace divvy::shim {
+namespace {
+
+// Programs expect low descriptors for themselves, and some close all that they did not open.
+constexpr int kLowestFd = 512;
+
+// Fills an address even when the path is longer than sun_path: through the folder's descriptor.
+bool FillAddress(const char* path, sockaddr_un* address, int* folder) noexcept {
+  *folder = -1;
+  memset(address, 0, sizeof(*address));
+  address->sun_family = AF_UNIX;
+  const size_t length = strlen(path);
+  if (length < sizeof(address->sun_path)) {
+    memcpy(address->sun_path, path, length + 1);
+    return true;
+  }
+  const char* slash = strrchr(path, '/');
+  char parent[4096];
+  if (slash == nullptr || slash == path || static_cast<size_t>(slash - path) >= sizeof(parent))
+    return false;
+  memcpy(parent, path, static_cast<size_t>(slash - path));
+  parent[slash - path] = 0;
+  *folder = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (*folder < 0) return false;
+  char* out = address->sun_path;
+  const char prefix[] = "/proc/self/fd/";
+  memcpy(out, prefix, sizeof(prefix) - 1);
+  out += sizeof(prefix) - 1;
+  char digits[12];
+  int n = 0;
+  for (int v = *folder; n == 0 || v > 0; v /= 10) digits[n++] = static_cast<char>('0' + v % 10);
+  while (n > 0) *out++ = digits[--n];
+  const size_t left = static_cast<size_t>(address->sun_path + sizeof(address->sun_path) - out);
+  if (strlen(slash) >= left) return false;
+  strcpy(out, slash);
+  return true;
+}
+
+int Connect(const char* path, unsigned timeout_ms, int* out) noexcept {
+  sockaddr_un address;
+  int folder;
+  if (!FillAddress(path, &address, &folder)) return ENAMETOOLONG;
+  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  int error = fd < 0 ? errno : 0;
+  if (error == 0) {
+    const timeval limit{static_cast<time_t>(timeout_ms / 1000),
+                        static_cast<suseconds_t>(timeout_ms % 1000 * 1000)};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));  // bounds connect, too
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    while (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+      if (errno == EINTR) continue;
+      error = errno == EAGAIN ? ETIMEDOUT : errno;
+      close(fd);
+      break;
+    }
+  }
+  if (folder >= 0) close(folder);
+  *out = fd;
+  return error;
+}
+
+struct Answer {
+  union {
+    char bytes[wire::kMaxMessage];
+    wire::Header header;
+    wire::Welcome welcome;
+    wire::Refused refused;
+  };
+  ssize_t size = 0;
+  int fd[2] = {-1, -1};
+};
+
+int Receive(int socket_fd, Answer* out) noexcept {
+  iovec part{out->bytes, sizeof(out->bytes)};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 8)];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  do out->size = recvmsg(socket_fd, &message, MSG_CMSG_CLOEXEC);
+  while (out->size < 0 && errno == EINTR);
+  if (out->size < 0) return errno == EAGAIN ? ETIMEDOUT : errno;
+  unsigned taken = 0;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+      if (taken < 2)
+        out->fd[taken++] = fd;
+      else
+        close(fd);
+    }
+  }
+  return 0;
+}
+
+bool LargeEnough(int fd, uint64_t bytes) noexcept {
+  struct stat s;
+  return fstat(fd, &s) == 0 && s.st_size >= 0 && static_cast<uint64_t>(s.st_size) >= bytes;
+}
+
+int Map(const Answer& answer, Welcomed* out) noexcept {
+  const wire::Welcome& w = answer.welcome;
+  if (w.policy_bytes < sizeof(region::Policy) || w.usage_bytes < sizeof(region::Usage) ||
+      w.slot == 0 || w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices ||
+      !LargeEnough(answer.fd[0], region::kPolicyBytes) ||
+      !LargeEnough(answer.fd[1], region::kUsageBytes))
+    return EPROTO;
+  void* policy = mmap(nullptr, region::kPolicyBytes, PROT_READ, MAP_SHARED, answer.fd[0], 0);
+  void* usage =
+      mmap(nullptr, region::kUsageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, answer.fd[1], 0);
+  if (policy == MAP_FAILED || usage == MAP_FAILED) {
+    if (policy != MAP_FAILED) munmap(policy, region::kPolicyBytes);
+    if (usage != MAP_FAILED) munmap(usage, region::kUsageBytes);
+    return ENOMEM;
+  }
+  out->policy = static_cast<const region::Policy*>(policy);
+  out->usage = static_cast<region::Usage*>(usage);
+  if (out->policy->magic != region::kPolicyMagic || out->usage->magic != region::kUsageMagic ||
+      out->policy->version != region::kLayoutVersion ||
+      out->usage->version != region::kLayoutVersion || out->policy->generation != w.generation ||
+      out->policy->device_count > region::kMaxDevices) {
+    Unmap(out->policy, out->usage);
+    out->policy = nullptr;
+    out->usage = nullptr;
+    return EPROTO;
+  }
+  return 0;
+}
+
+}  // namespace
+
+void PrepareHello(wire::Hello* hello) noexcept {
+  memset(hello, 0, sizeof(*hello));
+  hello->header = {wire::kMagic, wire::Type::kHello, sizeof(wire::Hello)};
+  hello->protocol_version = wire::kProtocolVersion;
+  hello->layout_version = region::kLayoutVersion;
+  hello->ns_pid = static_cast<uint32_t>(getpid());
+  prctl(PR_GET_NAME, hello->command);
+  hello->command[sizeof(hello->command) - 1] = 0;
+}
+
+int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
+             Welcomed* out) noexcept {
+  int fd;
+  if (const int error = Connect(socket_path, timeout_ms, &fd)) return error;
+  ssize_t sent;
+  do sent = send(fd, &hello, sizeof(hello), MSG_NOSIGNAL);
+  while (sent < 0 && errno == EINTR);
+  if (sent != sizeof(hello)) {
+    const int error = sent < 0 ? (errno == EAGAIN ? ETIMEDOUT : errno) : EPROTO;
+    close(fd);
+    return error;
+  }
+  Answer answer;
+  int error = Receive(fd, &answer);
+  if (error == 0) {
+    const auto size = static_cast<size_t>(answer.size);
+    if (size < sizeof(wire::Header) || answer.header.magic != wire::kMagic ||
+        answer.header.size_bytes != size) {
+      error = size == 0 ? ECONNRESET : EPROTO;
+    } else if (answer.header.type == wire::Type::kRefused && size == sizeof(wire::Refused)) {
+      error = answer.refused.code != 0 ? static_cast<int>(answer.refused.code) : EPERM;
+    } else if (answer.header.type != wire::Type::kWelcome || size != sizeof(wire::Welcome) ||
+               answer.welcome.protocol_version != wire::kProtocolVersion ||
+               answer.welcome.layout_version != region::kLayoutVersion) {
+      error = EPROTO;
+    } else {
+      out->welcome = answer.welcome;
+      out->same_generation =
+          hello.last_generation != 0 && hello.last_generation == answer.welcome.generation;
+      if (!out->same_generation) error = Map(answer, out);
+    }
+  }
+  for (const int segment : answer.fd)
+    if (segment >= 0) close(segment);
+  if (error != 0) {
+    close(fd);
+    return error;
+  }
+  // The connection stays open and silent until the process ends; nothing here names it again,
+  // because a program may have closed or reused the number by then.
+  const int high = fcntl(fd, F_DUPFD_CLOEXEC, kLowestFd);
+  if (high >= 0) close(fd);
+  return 0;
+}
+
+void Unmap(const region::Policy* policy, region::Usage* usage) noexcept {
+  if (policy != nullptr) munmap(const_cast<region::Policy*>(policy), region::kPolicyBytes);
+  if (usage != nullptr) munmap(usage, region::kUsageBytes);
+}
+
+}  // namespace divvy::shim

@@ -1,0 +1,30 @@
+// The handshake with divvyd over the tenant's socket (src/region/wire.h), and the mapping of the
+// two segments that it hands over. Called at attach and after a daemon's death, under the attach
+// lock, never on a launch path. Bounded in time; no allocation.
+#pragma once
+
+#include <cstdint>
+
+#include "src/region/wire.h"
+
+namespace divvy::shim {
+
+struct Welcomed {
+  wire::Welcome welcome;
+  const region::Policy* policy = nullptr;  // read-only; nullptr if `same_generation`
+  region::Usage* usage = nullptr;
+  bool same_generation = false;  // the daemon we already know: nothing was mapped
+};
+
+// Connects, says `hello` and maps what comes back. 0, or an errno: ECONNREFUSED and ENOENT (no
+// daemon), ETIMEDOUT, EPROTO (an answer that is none), or the code of a Refused message.
+int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
+             Welcomed* out) noexcept;
+
+// Fills header, versions, pid and command; the caller adds charges and flags.
+void PrepareHello(wire::Hello* hello) noexcept;
+
+// Unmaps what SayHello mapped.
+void Unmap(const region::Policy* policy, region::Usage* usage) noexcept;
+
+}  // namespace divvy::shim

@@ -1,0 +1,50 @@
+// The shape of a submission of GPU work: eight instructions while the gate is open, with no
+// prologue, no stack and no copy of the arguments that lie on it (compilers make all three for a
+// function of eleven parameters that only jumps on). What is not the common case is a function of
+// its own with the same parameters. Any thread; no system call, lock or allocation unless the gate
+// is shut.
+#pragma once
+
+#include "src/shim/hooks/hook.h"
+
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+#define DIVVY_SLOW_SUBMISSION(symbol, parameters, arguments)             \
+  __attribute__((noinline, cold, used, visibility("hidden")))            \
+  CUresult Slow_##symbol parameters noexcept asm("divvy_slow_" #symbol); \
+  CUresult Slow_##symbol parameters noexcept {                           \
+    if (const CUresult r = PassGate(); r != CUDA_SUCCESS) return r;      \
+    return g_driver.symbol arguments;                                    \
+  }
+
+#if defined(__x86_64__)
+namespace divvy::shim {
+static_assert(offsetof(Process, gate_word) == 16 && offsetof(Process, launches) == 24);
+}
+// GateOpen, CountLaunch and the driver's function, as in C++ below.
+#define DIVVY_SUBMITTED(symbol, parameters, arguments)                \
+  DIVVY_SLOW_SUBMISSION(symbol, parameters, arguments)                \
+  __attribute__((naked)) CUresult hook_##symbol parameters noexcept { \
+    asm volatile(                                                     \
+        "movq divvy_process+16(%%rip), %%rax\n\t"                     \
+        "testq %%rax, %%rax\n\t"                                      \
+        "je divvy_slow_" #symbol                                      \
+        "\n\t"                                                        \
+        "cmpl $0, (%%rax)\n\t"                                        \
+        "jne divvy_slow_" #symbol                                     \
+        "\n\t"                                                        \
+        "movq divvy_process+24(%%rip), %%rax\n\t"                     \
+        "lock incq (%%rax)\n\t"                                       \
+        "jmp *divvy_driver+%c0(%%rip)"                                \
+        :                                                             \
+        : "i"(offsetof(abi::DriverFns, symbol)));                     \
+  }
+#else
+#define DIVVY_SUBMITTED(symbol, parameters, arguments) \
+  DIVVY_SLOW_SUBMISSION(symbol, parameters, arguments) \
+  CUresult hook_##symbol parameters noexcept {         \
+    if (!GateOpen()) return Slow_##symbol arguments;   \
+    CountLaunch();                                     \
+    return g_driver.symbol arguments;                  \
+  }
+#endif
