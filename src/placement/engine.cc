@@ -55,6 +55,11 @@ TenantId Engine::Place(ShapeId shape, const Request& request) {
 }
 
 TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices) {
+  return PlaceAt(shape, request, node, devices, shapes_[shape].compute_milli);
+}
+
+TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices,
+                         int32_t granted_milli) {
   TenantId id = free_;
   if (id != kNoTenant) {
     free_ = At(id).next;
@@ -68,7 +73,7 @@ TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, Dev
   t.devices = devices;
   t.space = request.space;
   t.gang = request.gang;
-  t.granted_milli = static_cast<int16_t>(shapes_[shape].compute_milli);
+  t.granted_milli = static_cast<int16_t>(granted_milli);
   t.min_milli = static_cast<int16_t>(request.min_compute_milli);
   t.priority = static_cast<int16_t>(request.priority);
   t.service = request.service;
@@ -85,6 +90,15 @@ void Engine::Release(TenantId id) {
     At(id).next = free_;
     free_ = id;
   }
+}
+
+void Engine::Relocate(TenantId id, NodeId node, DeviceMask devices) {
+  Tenant moved = At(id);
+  if (!marks_.empty()) journal_.push_back({Undo::Op::kRelocate, id, moved});
+  Detach(id);
+  moved.node = node;
+  moved.devices = devices;
+  Attach(id, moved);
 }
 
 void Engine::Resize(TenantId id, int32_t granted_milli) {
@@ -122,6 +136,10 @@ void Engine::Rollback() {
         free_ = u.id;
         break;
       case Undo::Op::kRelease:
+        Attach(u.id, u.before);
+        break;
+      case Undo::Op::kRelocate:
+        Detach(u.id);
         Attach(u.id, u.before);
         break;
       case Undo::Op::kResize: {

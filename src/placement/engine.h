@@ -60,9 +60,14 @@ class Engine {
   // Decide, then take. kNoTenant: refused, nothing changed.
   TenantId Place(const Request& request);
   TenantId Place(ShapeId shape, const Request& request);
-  // Takes exactly this place, which must fit.
+  // Takes exactly this place, which must fit. `granted_milli` below the shape's compute: squeezed
+  // from the start.
   TenantId PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices);
+  TenantId PlaceAt(ShapeId shape, const Request& request, NodeId node, DeviceMask devices,
+                   int32_t granted_milli);
   void Release(TenantId id);
+  // Moves a tenant to another place, which must fit; it keeps its id and what it was granted.
+  void Relocate(TenantId id, NodeId node, DeviceMask devices);
   // Sets the compute a tenant holds on each of its devices; growing must fit.
   void Resize(TenantId id, int32_t granted_milli);
 
@@ -81,7 +86,7 @@ class Engine {
 
  private:
   struct Undo {
-    enum class Op : uint8_t { kPlace, kRelease, kResize } op;
+    enum class Op : uint8_t { kPlace, kRelease, kResize, kRelocate } op;
     TenantId id;
     Tenant before;
   };
