@@ -67,9 +67,7 @@ CUresult Prefetch(CUdeviceptr ptr, size_t bytes, CUmemLocation to, CUstream stre
     device = Process::Get().device(to.id);
     if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   }
-  if (s->capture.load(std::memory_order_acquire) != nullptr) {
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
+  if (CUresult r = RefuseCaptured(s)) return r;
   {
     std::lock_guard lock(Managed().mu);
     auto it = Managed().of.find(range->base);
