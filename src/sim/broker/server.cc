@@ -118,7 +118,10 @@ void Server::Serve(Client* c) {
       got.error().code == ErrorCode::kIo) {
     return;
   }
-  if (!got.ok() || q.version != kProtocolVersion || !Answer(c, q).ok()) End(c, false);
+  // A connection that ends without a bye is a kill (or an exec): its end is often heard before the
+  // pidfd's, and must not give the memory back sooner.
+  if (!got.ok()) return End(c, true);
+  if (q.version != kProtocolVersion || !Answer(c, q).ok()) End(c, false);
 }
 
 Status Server::Greet(Client* c, const Request& q) {
