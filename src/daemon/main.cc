@@ -1,8 +1,10 @@
 // divvyd: one per machine, or one per simulated machine. Everything real is in daemon.h.
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -44,6 +46,8 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   if (!divvy::daemon::ParseOptions(argc, argv, options, exit_code)) return exit_code;
   ::umask(022);
+  // What whoever started us left open is neither ours to keep nor the broker's to inherit.
+  ::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
   auto daemon = divvy::daemon::Daemon::Start(options);
   if (!daemon.ok()) {
     std::fprintf(stderr, "divvyd: %s\n", daemon.error().message.c_str());

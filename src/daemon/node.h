@@ -115,7 +115,8 @@ class Node {
   Status WatchRunner(Tenant& tenant);
   void WritePolicy(Tenant& tenant);
   nlohmann::json TenantJson(const Tenant& tenant) const;
-  void EndIfOver(Tenant& tenant);
+  void PruneAwaited(Tenant& tenant);
+  void EndIfOver(Tenant& tenant);  // may remove it: the reference is gone then
   void RemoveTenant(uint64_t id, const std::string& why);
   Tenant* FindTenant(const std::string& name);
   Tenant* FindTenant(uint64_t id);

@@ -119,6 +119,14 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
     Refuse(connection_id, EPERM, "this tenant belongs to another user");
     return;
   }
+  for (const auto& [other_id, other] : tenants_) {  // its memory must count where it belongs
+    if (other_id == tenant->id) continue;
+    for (const auto& [slot, process] : other.processes) {
+      if (process.id != *id || process.state == Process::State::kLeaving) continue;
+      Refuse(connection_id, EPERM, "this process belongs to tenant '" + other.record.name + "'");
+      return;
+    }
+  }
   Result<Process*> attached = Attach(*tenant, *peer, *id, hello);
   if (!attached.ok()) {
     Tell({.tenant = tenant->record.name,
@@ -330,7 +338,7 @@ void Node::HarvestEvents(Tenant& tenant) {
       event.device = device::ToString(source_.devices()[tenant.shares[device].device].uuid);
     if (cause == static_cast<uint16_t>(region::EventCause::kOutOfShare) && limit != 0 &&
         device < tenant.shares.size()) {
-      const uint64_t contexts = ContextBytes(tenant, device);
+      const uint64_t contexts = KindBytes(tenant, device, region::Kind::kContext);
       event.message = ToString(Bytes{bytes}) + " refused: of " + ToString(Bytes{limit}) + ", " +
                       ToString(Bytes{contexts}) + " are the driver's";
     } else if (bytes != 0) {

@@ -85,11 +85,13 @@ void Node::Publish(unsigned device) {
   state.short_of_memory = free + (uint64_t{2} << 20) < wanted;
   for (auto& [id, tenant] : tenants_) {
     for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-      const Share& share = tenant.shares[s];
+      Share& share = tenant.shares[s];
       if (share.device != device) continue;
       region::PolicyDevice& d = tenant.segments->policy().device[s];
       PublishOverhead(tenant, s);
       const uint64_t limit = d.limit_bytes.load(std::memory_order_relaxed);
+      share.highest_limit =
+          UsedBytes(tenant, s) <= limit ? limit : std::max(share.highest_limit, limit);
       d.rest_bytes = share.gated ? 0 : state.short_of_memory ? free : std::max(free, limit);
     }
   }

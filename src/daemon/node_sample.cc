@@ -38,7 +38,6 @@ Node::Plan Node::SamplePlan() const {
   std::vector<bool> shared(devices_.size());
   for (const auto& [id, tenant] : tenants_) {
     for (const Share& share : tenant.shares) shared[share.device] = true;
-    leaving = leaving || !tenant.awaited.empty();
     for (const auto& [slot, process] : tenant.processes)
       leaving = leaving || process.state == Process::State::kLeaving;
   }
@@ -155,6 +154,9 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
         on.settled_readings = quiet && bytes == on.nvml_bytes ? on.settled_readings + 1 : 0;
         on.nvml_bytes = bytes;
       }
+      if (quiet && (!tenant.segments->UsageHeadIntact() || !BooksAgree(tenant, s)))
+        Report(tenant, device, "scribbled", 0, 0,
+               "its usage segment was written over: its books no longer add up");
       if (figures) {
         Learn(tenant, s);
         Measure(tenant, s, quiet);
@@ -168,8 +170,10 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
   Publish(device);
 
   std::vector<uint64_t> ids;
-  for (const auto& [id, tenant] : tenants_)
+  for (auto& [id, tenant] : tenants_) {
+    PruneAwaited(tenant);
     if (tenant.runner_gone) ids.push_back(id);
+  }
   for (const uint64_t id : ids)
     if (Tenant* tenant = FindTenant(id)) EndIfOver(*tenant);
   if (attributions_.size() > 4096)  // pids that came and went
@@ -275,13 +279,7 @@ void Node::Learn(Tenant& tenant, unsigned share) {
     if (process.state != Process::State::kLive || on.nvml_bytes == 0 || on.settled_readings < 1)
       continue;
     const uint64_t charged = SlotBytes(tenant, slot, share);
-    const uint64_t context =
-        std::min(region::kMaxUnits, tenant.segments->usage()
-                                        .slot[slot]
-                                        .device[share]
-                                        .kind_units[static_cast<unsigned>(region::Kind::kContext)]
-                                        .load(std::memory_order_relaxed)) *
-        region::kUnitBytes;
+    const uint64_t context = SlotContextBytes(tenant, slot, share);
     if (context == 0 || context > charged) continue;
     if (charged == context && on.settled_readings < kSettled) continue;
     const uint64_t rest = charged - context;
@@ -303,16 +301,12 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
   Share& share = tenant.shares[share_index];
   const device::Info& info = source_.devices()[share.device];
   const std::string key = Learned::Key(info.name, source_.driver_version(), tenant.module_loading);
-  const auto contexts = static_cast<int64_t>(ContextBytes(tenant, share_index));
+  const auto contexts =
+      static_cast<int64_t>(KindBytes(tenant, share_index, region::Kind::kContext));
   int64_t with_context = 0;
   bool settled = true;  // every context is known to be made
   for (const auto& [slot, process] : tenant.processes) {
-    const uint64_t context = tenant.segments->usage()
-                                 .slot[slot]
-                                 .device[share_index]
-                                 .kind_units[static_cast<unsigned>(region::Kind::kContext)]
-                                 .load(std::memory_order_relaxed) *
-                             region::kUnitBytes;
+    const uint64_t context = SlotContextBytes(tenant, slot, share_index);
     if (context == 0) continue;
     ++with_context;
     const bool more = SlotBytes(tenant, slot, share_index) > context;

@@ -281,6 +281,7 @@ void Node::WritePolicy(Tenant& tenant) {
     d.nvml_index = info.index;
     d.total_bytes = info.total.n;
     d.limit_bytes = tenant.record.share.mem.n;
+    tenant.shares[s].highest_limit = tenant.record.share.mem.n;
     d.rest_bytes = UINT64_MAX;
     d.context_bytes =
         learned_.Context(Learned::Key(info.name, source_.driver_version(), tenant.module_loading))
@@ -413,18 +414,22 @@ Status Node::DeleteTenant(const std::string& name, bool force) {
   return {};
 }
 
+// Forgets awaited processes that ended without saying hello again, once the driver has, too.
+void Node::PruneAwaited(Tenant& tenant) {
+  std::erase_if(tenant.awaited, [&](const ProcessId& id) {
+    if (Alive(id)) return false;
+    for (const Share& share : tenant.shares)
+      for (const device::ProcessMemory& p : devices_[share.device].reading.processes)
+        if (p.pid == id.pid) return false;
+    return true;
+  });
+}
+
 void Node::EndIfOver(Tenant& tenant) {
-  if (tenant.record.runner.pid != 0 || tenant.ending) {
-    if (!tenant.runner_gone || !tenant.processes.empty()) return;
-    std::erase_if(tenant.awaited, [&](const ProcessId& id) {
-      if (Alive(id)) return false;
-      for (const Share& share : tenant.shares)
-        for (const device::ProcessMemory& p : devices_[share.device].reading.processes)
-          if (p.pid == id.pid) return false;
-      return true;
-    });
-    if (tenant.awaited.empty()) RemoveTenant(tenant.id, "ended");
-  }
+  if (tenant.record.runner.pid == 0 && !tenant.ending) return;
+  if (!tenant.runner_gone || !tenant.processes.empty()) return;
+  PruneAwaited(tenant);
+  if (tenant.awaited.empty()) RemoveTenant(tenant.id, "ended");
 }
 
 void Node::RemoveTenant(uint64_t id, const std::string& why) {

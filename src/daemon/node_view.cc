@@ -13,15 +13,6 @@ using Json = nlohmann::json;
 const char* const kKindNames[region::kKinds] = {"linear", "managed", "array",  "vmm",
                                                 "pool",   "graph",   "import", "context"};
 
-uint64_t KindBytes(const Tenant& tenant, unsigned share, unsigned kind) {
-  uint64_t units = 0;
-  for (const auto& [slot, process] : tenant.processes)
-    units += std::min(region::kMaxUnits,
-                      tenant.segments->usage().slot[slot].device[share].kind_units[kind].load(
-                          std::memory_order_relaxed));
-  return units * region::kUnitBytes;
-}
-
 Json FindingJson(const Finding& f) {
   return {{"code", f.code}, {"pid", f.pid},       {"device", f.device}, {"bytes", f.bytes},
           {"time", f.time}, {"action", f.action}, {"active", f.active}, {"message", f.message}};
@@ -95,7 +86,8 @@ Json Node::TenantJson(const Tenant& tenant) const {
     const uint64_t used = UsedBytes(tenant, s);
     const int64_t overhead = share.overhead.bytes() + static_cast<int64_t>(share.unattached_bytes);
     Json kinds = Json::object();
-    for (unsigned k = 0; k < region::kKinds; ++k) kinds[kKindNames[k]] = KindBytes(tenant, s, k);
+    for (unsigned k = 0; k < region::kKinds; ++k)
+      kinds[kKindNames[k]] = KindBytes(tenant, s, static_cast<region::Kind>(k));
     shares.push_back({{"device", device::ToString(info.uuid)},
                       {"index", info.index},
                       {"limit_bytes", limit},

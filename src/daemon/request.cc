@@ -42,7 +42,7 @@ class Fields {
   }
   std::optional<Bytes> Memory(const char* name) {
     const auto n = Integer(name, 1, region::kMaxUnits * region::kUnitBytes,
-                           "a positive whole number of bytes");
+                           "a whole number of bytes, from 1 to 32 TiB");
     return n ? std::optional(Bytes{*n}) : std::nullopt;
   }
   std::optional<Percent> PercentOf(const char* name) {

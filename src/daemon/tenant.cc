@@ -24,16 +24,35 @@ uint64_t LeavingBytes(const Tenant& tenant, unsigned share) {
   return std::min(units * region::kUnitBytes, ChargedBytes(tenant, share));
 }
 
-uint64_t ContextBytes(const Tenant& tenant, unsigned share) {
-  uint64_t units = 0;
+namespace {
+uint64_t SlotKindBytes(const Tenant& tenant, uint32_t slot, unsigned share, region::Kind kind) {
+  const uint64_t units = tenant.segments->usage()
+                             .slot[slot]
+                             .device[share]
+                             .kind_units[static_cast<unsigned>(kind)]
+                             .load(std::memory_order_relaxed);
+  return std::min(units, region::kMaxUnits) * region::kUnitBytes;
+}
+}  // namespace
+
+uint64_t KindBytes(const Tenant& tenant, unsigned share, region::Kind kind) {
+  uint64_t sum = 0;
   for (const auto& [slot, process] : tenant.processes)
-    units +=
-        std::min(region::kMaxUnits, tenant.segments->usage()
-                                        .slot[slot]
-                                        .device[share]
-                                        .kind_units[static_cast<unsigned>(region::Kind::kContext)]
-                                        .load(std::memory_order_relaxed));
-  return units * region::kUnitBytes;
+    sum += SlotKindBytes(tenant, slot, share, kind);
+  return sum;
+}
+
+uint64_t SlotContextBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
+  return SlotKindBytes(tenant, slot, share, region::Kind::kContext);
+}
+
+bool BooksAgree(const Tenant& tenant, unsigned share) {
+  uint64_t sum = 0;
+  for (const auto& [slot, process] : tenant.processes)
+    sum += process.state == Process::State::kLive
+               ? SlotBytes(tenant, slot, share)
+               : process.device[share].held_units * region::kUnitBytes;
+  return sum == ChargedBytes(tenant, share);
 }
 
 uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
@@ -46,7 +65,9 @@ uint64_t UsedBytes(const Tenant& tenant, unsigned share) {
   const Share& s = tenant.shares[share];
   const int64_t booked = static_cast<int64_t>(ChargedBytes(tenant, share)) + s.overhead.bytes() +
                          static_cast<int64_t>(s.unattached_bytes);
-  return std::max(booked > 0 ? static_cast<uint64_t>(booked) : 0, s.nvml_bytes);
+  const uint64_t believed = std::min(booked > 0 ? static_cast<uint64_t>(booked) : 0,
+                                     s.highest_limit + s.unattached_bytes);
+  return std::max(believed, s.nvml_bytes);
 }
 
 }  // namespace divvy::daemon

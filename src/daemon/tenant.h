@@ -66,6 +66,7 @@ struct Share {
   uint64_t nvml_bytes = 0;        // NVML's sum over all its processes
   bool measured = false;          // the last reading gave per-process figures
   bool gated = false;             // shut by the audit
+  uint64_t highest_limit = 0;     // published since it was last within its limit
   uint64_t sequence_seen = 0;     // Σ charge sequences when last looked
   uint64_t changed_ns = 0;        // when it was last seen to change
 };
@@ -101,8 +102,13 @@ struct Tenant {
 uint64_t ChargeSequence(const Tenant& tenant);
 uint64_t ChargedBytes(const Tenant& tenant, unsigned share);
 uint64_t LeavingBytes(const Tenant& tenant, unsigned share);
-uint64_t ContextBytes(const Tenant& tenant, unsigned share);  // charged for contexts, live slots
-// What the tenant holds of the device: charges and overhead, or what NVML says if that is more.
+uint64_t KindBytes(const Tenant& tenant, unsigned share, region::Kind kind);  // all slots
+uint64_t SlotContextBytes(const Tenant& tenant, uint32_t slot, unsigned share);
+// False when the book and the slots' charges differ: with nothing in flight, somebody scribbled.
+bool BooksAgree(const Tenant& tenant, unsigned share);
+// What the tenant holds of the device: charges and overhead, or what NVML says if that is more. A
+// scribbled book claims no more than the highest limit that was in force: others' admission counts
+// on this figure.
 uint64_t UsedBytes(const Tenant& tenant, unsigned share);
 // Charges of one process, clamped: a scribbled slot must not overflow a sum.
 uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share);

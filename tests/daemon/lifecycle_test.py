@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Tenants come, are admitted or refused with names, change while they run, die and leave exact books."""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import GIB, MIB, MachineTest, main, until  # noqa: E402
+
+
+class Admission(MachineTest):
+    def test_refusal_names_who_holds_what(self):
+        self.m.tenant(60 * GIB, name="big")
+        self.m.tenant(10 * GIB, name="small")
+        e = self.refused(self.m.tenant, 20 * GIB)
+        self.assertEqual((e.status, e.code), (507, "no_room"))
+        for part in ("big 60 GiB", "small 10 GiB", "GPU 0"):
+            self.assertIn(part, e.message)
+        self.m.tenant(20 * GIB, overcommit=True)
+        e = self.refused(self.m.tenant, 200 * GIB, overcommit=True)
+        self.assertEqual(e.code, "no_room")
+
+    def test_outside_processes_are_listed_and_counted(self):
+        before = self.m.device()["free_to_promise_bytes"]
+        p = self.m.probe()
+        self.assertEqual(p("cuda", "libcuda.so.1", 0), "ok")
+        self.assertNotIn("error", p("alloc", 30 * GIB))
+        # Only an admission reads a device nobody shares.
+        e = self.refused(self.m.tenant, before - 1 * GIB)
+        self.assertIn(f"outside Divvy: pid {p.pid}", e.message)
+        device = self.m.device()
+        self.assertEqual([o["pid"] for o in device["outside"]], [p.pid])
+        self.assertGreaterEqual(device["outside_bytes"], 30 * GIB)
+        self.assertEqual(device["free_to_promise_bytes"], before - device["outside_bytes"])
+        p.kill()
+
+    def test_names_and_gpus(self):
+        self.assertEqual(self.m.tenant(GIB, command=["/usr/bin/python3", "x"])["name"], "python3-1")
+        self.assertEqual(self.m.tenant(GIB, command=["/usr/bin/python3"])["name"], "python3-2")
+        self.m.tenant(GIB, name="x")
+        self.assertEqual(self.refused(self.m.tenant, GIB, name="x").status, 409)
+        self.assertEqual(self.refused(self.m.tenant, GIB, gpus=[7]).status, 404)
+        self.assertEqual(self.refused(self.m.tenant, GIB, gpus=[0, 0]).status, 400)
+        self.assertEqual(self.refused(self.m.tenant, GIB, gpu_count=2).status, 404)
+        self.assertEqual(self.refused(self.m.tenant, GIB, runner_pid=2 ** 22 + 1).status, 404)
+
+    def test_a_tenant_ends_with_its_runner(self):
+        runner = subprocess.Popen(["sleep", "1000"])
+        t = self.m.tenant(GIB, name="t", runner_pid=runner.pid)
+        self.assertTrue(os.path.exists(t["socket"]))
+        runner.kill()
+        runner.wait()
+        until(lambda: not self.m.request("GET", "/v1/tenants")["tenants"], "the tenant's end")
+        self.assertFalse(os.path.exists(t["dir"]))
+        self.assertEqual(self.m.device()["promised_bytes"], 0)
+
+
+class TwoDevices(MachineTest):
+    profile = "h100x2"
+
+    def test_the_roomiest_device_is_chosen_and_several_are_possible(self):
+        self.assertEqual(self.m.tenant(10 * GIB)["devices"][0]["index"], 0)
+        self.assertEqual(self.m.tenant(10 * GIB)["devices"][0]["index"], 1)
+        both = self.m.tenant(5 * GIB, gpu_count=2)
+        self.assertEqual([d["index"] for d in both["devices"]], [0, 1])
+        uuid = both["devices"][1]["uuid"]
+        self.assertEqual(self.m.tenant(GIB, gpus=[uuid])["devices"][0]["index"], 1)
+
+
+class Life(MachineTest):
+    def test_kill_leaves_exact_books_and_promises_nothing_early(self):
+        t = self.m.tenant(40 * GIB, name="t")
+        p = self.with_memory(t, 30 * GIB, 30 * GIB)
+        charged = self.m.share("t")["charged_bytes"]
+        p.kill()
+        until(lambda: self.m.share("t")["leaving_bytes"] == charged, "the leaving account")
+        # While the driver holds the memory it is the tenant's still.
+        self.assertEqual(self.m.share("t")["charged_bytes"], charged)
+        q = self.m.probe()
+        q.hello(t)
+        self.assertEqual(q("charge", 0, 20 * GIB), "refused")
+        until(lambda: self.m.share("t")["charged_bytes"] == 0, "the credit")
+        self.assertEqual(self.m.share("t")["nvml_bytes"], 0)
+        self.assertEqual(self.m.device()["used_bytes"], self.m.device()["driver_reserved_bytes"])
+        self.assertEqual(q("charge", 0, 20 * GIB), "ok")
+
+    def test_killed_halfway_through_a_charge(self):
+        t = self.m.tenant(40 * GIB, name="t")
+        p = self.m.probe()
+        p.hello(t)
+        self.assertEqual(p("charge", 0, GIB), "ok")
+        p.send("charge_and_die", 0, 2 * GIB)
+        p.close()
+        until(lambda: self.m.share("t")["leaving_bytes"] == 3 * GIB, "both charges leaving")
+        until(lambda: self.m.share("t")["charged_bytes"] == 0, "the credit")
+
+    def test_killed_while_a_forked_worker_holds_the_socket(self):
+        t = self.m.tenant(4 * GIB, name="t")
+        p = self.m.probe()
+        slot, _, _ = p.hello(t)
+        p("charge", 0, GIB)
+        child = int(p("fork"))
+        p.kill()
+        try:
+            until(lambda: self.m.share("t")["charged_bytes"] == 0, "the credit")
+            q = self.m.probe()
+            self.assertEqual(q.hello(t)[0], slot)  # the slot is free again
+            self.assertEqual(q("charge", 0, GIB), "ok")
+        finally:
+            os.kill(child, 9)
+        self.assertEqual(self.m.share("t")["charged_bytes"], GIB)  # the worker's end took nothing
+
+    def test_exec_gives_back_what_the_old_image_held(self):
+        t = self.m.tenant(4 * GIB, name="t")
+        p = self.with_memory(t, GIB, GIB)
+        self.assertEqual(p("exec"), "again")
+        p.hello(t)
+        until(lambda: self.m.share("t")["charged_bytes"] == 0, "the credit after exec")
+        self.assertEqual([x["pid"] for x in self.m.show("t")["processes"]], [p.pid])
+
+    def test_limits_change_while_running(self):
+        t = self.m.tenant(4 * GIB, name="t")
+        p = self.m.probe()
+        p.hello(t)
+        self.assertEqual(p("charge", 0, 3 * GIB), "ok")
+        share = self.m.request("PATCH", "/v1/tenants/t", {"mem_bytes": 2 * GIB})["shares"][0]
+        self.assertTrue(share["over"])
+        self.assertEqual(p("charge", 0, MIB), "refused")
+        self.assertEqual(p("charge", 0, -2 * GIB), "ok")
+        self.assertEqual(p("charge", 0, MIB), "ok")
+        self.assertFalse(self.m.share("t")["over"])
+        self.m.tenant(70 * GIB, name="other")
+        e = self.refused(self.m.request, "PATCH", "/v1/tenants/t", {"mem_bytes": 30 * GIB})
+        self.assertIn("other 70 GiB", e.message)
+        self.assertEqual(self.m.share("t")["limit_bytes"], 2 * GIB)
+        # A tenant over its lowered share still holds the memory: it cannot be promised to others.
+
+    def test_memory_above_the_promise_is_lent_and_taken_back(self):
+        free = self.m.device()["free_to_promise_bytes"]
+        t = self.m.tenant(2 * GIB, name="t", mem_max_bytes=20 * GIB)
+        p = self.m.probe()
+        p.hello(t)
+        until(lambda: p.policy()["limit"] == 20 * GIB, "the loan")
+        self.assertEqual(p("charge", 0, 10 * GIB), "ok")
+        e = self.refused(self.m.tenant, free - 5 * GIB)
+        self.assertIn("t 10 GiB (over its share)", e.message)
+        self.m.tenant(free - 11 * GIB, name="other")
+        self.assertLessEqual(p.policy()["limit"], 11 * GIB)
+        self.assertEqual(p("charge", 0, 2 * GIB), "refused")
+
+    def test_refusals_are_told_and_rate_limited(self):
+        t = self.m.tenant(GIB, name="t")
+        p = self.m.probe()
+        p.hello(t)
+        p("event", 3 * GIB, 1, 200)
+        until(lambda: self.m.show("t")["refusals"].get("out_of_share") == 200, "the count")
+        told = self.m.events("out_of_share")
+        self.assertEqual(len(told), 20)
+        self.assertIn("3 GiB refused: of 1 GiB", told[0]["message"])
+        self.assertEqual((told[0]["pid"], told[0]["tenant"]), (p.pid, "t"))
+
+    def test_delete(self):
+        t = self.m.tenant(GIB, name="t")
+        p = self.m.probe()
+        p.hello(t)
+        e = self.refused(self.m.request, "DELETE", "/v1/tenants/t")
+        self.assertEqual(e.status, 409)
+        self.m.request("DELETE", "/v1/tenants/t?force=1")
+        self.assertEqual(p.process.wait(60), -9)
+        until(lambda: not self.m.request("GET", "/v1/tenants")["tenants"], "the tenant's end")
+        self.assertEqual(self.refused(self.m.request, "DELETE", "/v1/tenants/t").status, 404)
+
+
+class Private(MachineTest):
+    options = ("--private",)
+
+    def test_ends_with_its_last_tenant(self):
+        runner = subprocess.Popen(["sleep", "1000"])
+        self.m.tenant(GIB, runner_pid=runner.pid)
+        runner.kill()
+        runner.wait()
+        self.assertEqual(self.m.daemon.wait(60), 0)
+        self.assertFalse(os.path.exists(f"{self.m.dir}/divvyd.sock"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+// A tenant's process on a string: speaks the tenant protocol and uses the (simulated) driver as the
+// script on its stdin says, so that tests can stop, kill and misuse it at any point. It is not the
+// shim and shares only the region's headers with it.
+//
+// One command a line, one answer a line. See Run().
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "src/region/books.h"
+#include "src/region/wire.h"
+
+namespace {
+namespace region = divvy::region;
+namespace wire = divvy::wire;
+
+int g_socket = -1;
+wire::Welcome g_welcome{};
+region::Policy* g_policy = nullptr;
+region::Usage* g_usage = nullptr;
+int g_fds[2] = {-1, -1};
+uint32_t g_sequence = 0;
+
+int Connect(const std::string& path) {
+  const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return fd;
+  ::close(fd);
+  return -1;
+}
+
+// hello SOCKET [gen=N] [flags=N] [held=UNITS: of each device of the last policy]
+std::string SayHello(std::istringstream& in) {
+  std::string path, word;
+  in >> path;
+  wire::Hello h{};
+  h.header = {wire::kMagic, wire::Type::kHello, sizeof h};
+  h.protocol_version = wire::kProtocolVersion;
+  h.layout_version = region::kLayoutVersion;
+  h.ns_pid = static_cast<uint32_t>(::getpid());
+  std::strcpy(h.command, "probe");
+  while (in >> word) {
+    const auto value = std::strtoull(word.c_str() + word.find('=') + 1, nullptr, 0);
+    if (word.starts_with("gen=")) h.last_generation = value;
+    if (word.starts_with("flags=")) h.flags = static_cast<uint32_t>(value);
+    if (word.starts_with("held=") && g_policy != nullptr) {
+      h.held_count = g_policy->device_count;
+      for (uint32_t d = 0; d < h.held_count; ++d) {
+        std::memcpy(h.held[d].uuid, g_policy->device[d].uuid, 16);
+        h.held[d].units = value;
+        h.held[d].kind_units[0] = value;
+      }
+    }
+  }
+  g_socket = Connect(path);
+  if (g_socket < 0) return std::string("unreachable ") + std::strerror(errno);
+  if (::send(g_socket, &h, sizeof h, MSG_NOSIGNAL) != sizeof h) return "unsent";
+  char buffer[wire::kMaxMessage];
+  iovec part{buffer, sizeof buffer};
+  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(g_socket, &message, MSG_CMSG_CLOEXEC);
+  if (n <= 0) return "closed";
+  if (n == sizeof(wire::Refused)) {
+    wire::Refused r;
+    std::memcpy(&r, buffer, sizeof r);
+    return "refused " + std::to_string(r.code) + " " + r.reason;
+  }
+  const cmsghdr* c = CMSG_FIRSTHDR(&message);
+  if (n != sizeof g_welcome || c == nullptr) return "strange";
+  std::memcpy(&g_welcome, buffer, sizeof g_welcome);
+  std::memcpy(g_fds, CMSG_DATA(c), sizeof g_fds);
+  g_policy = static_cast<region::Policy*>(
+      ::mmap(nullptr, g_welcome.policy_bytes, PROT_READ, MAP_SHARED, g_fds[0], 0));
+  g_usage = static_cast<region::Usage*>(
+      ::mmap(nullptr, g_welcome.usage_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, g_fds[1], 0));
+  g_sequence = 0;
+  return "welcome " + std::to_string(g_welcome.slot) + " " + std::to_string(g_welcome.generation) +
+         " " + std::to_string(g_welcome.device_count);
+}
+
+// charge DEVICE BYTES [KIND]: as the shim does, against limit - overhead
+std::string Charge(std::istringstream& in) {
+  unsigned device = 0, kind = 0;
+  int64_t bytes = 0;
+  in >> device >> bytes >> kind;
+  const region::PolicyDevice& p = g_policy->device[device];
+  const int64_t room = static_cast<int64_t>(p.limit_bytes.load()) - p.overhead_bytes.load();
+  const auto units = static_cast<int64_t>(region::UnitsOf(static_cast<uint64_t>(std::abs(bytes))));
+  const bool ok = region::Change(*g_usage, g_welcome.slot, device, bytes < 0 ? -units : units,
+                                 room < 0 ? 0 : static_cast<uint64_t>(room) / region::kUnitBytes,
+                                 static_cast<region::Kind>(kind), g_sequence);
+  return ok ? "ok" : "refused";
+}
+
+// Killed halfway: the charge stands in the book, the slot has not been told.
+std::string ChargeAndDie(std::istringstream& in) {
+  unsigned device = 0;
+  uint64_t bytes = 0;
+  in >> device >> bytes;
+  region::Change(*g_usage, g_welcome.slot, device, static_cast<int64_t>(region::UnitsOf(bytes)),
+                 region::kMaxUnits, region::Kind::kLinear, g_sequence, [](region::BookStep at) {
+                   if (at == region::BookStep::kSwapped) ::raise(SIGKILL);
+                 });
+  return "alive";
+}
+
+std::string Policy(std::istringstream& in) {
+  unsigned d = 0;
+  in >> d;
+  const region::PolicyDevice& p = g_policy->device[d];
+  std::ostringstream out;
+  out << "limit=" << p.limit_bytes << " rest=" << p.rest_bytes << " overhead=" << p.overhead_bytes
+      << " context=" << p.context_bytes << " heartbeat=" << g_policy->heartbeat_ns
+      << " gate=" << p.gate.word;
+  return out.str();
+}
+
+void* g_cuda = nullptr;
+template <typename... Args>
+int Cuda(const char* name, Args... args) {
+  auto* fn = reinterpret_cast<int (*)(Args...)>(::dlsym(g_cuda, name));
+  return fn == nullptr ? -1 : fn(args...);
+}
+
+// cuda LIBRARY DEVICE: a context on the device, uncharged unless the test charges it
+std::string OpenCuda(std::istringstream& in) {
+  std::string library;
+  int device = 0;
+  in >> library >> device;
+  g_cuda = ::dlopen(library.c_str(), RTLD_NOW);
+  if (g_cuda == nullptr) return std::string("error ") + ::dlerror();
+  void* context = nullptr;
+  int r = Cuda("cuInit", 0u);
+  if (r == 0) r = Cuda("cuCtxCreate_v2", &context, 0u, device);
+  return r == 0 ? "ok" : "error " + std::to_string(r);
+}
+
+std::string Allocate(std::istringstream& in) {
+  size_t bytes = 0;
+  in >> bytes;
+  unsigned long long pointer = 0;
+  const int r = Cuda("cuMemAlloc_v2", &pointer, bytes);
+  return r == 0 ? std::to_string(pointer) : "error " + std::to_string(r);
+}
+
+std::string Free(std::istringstream& in) {
+  unsigned long long pointer = 0;
+  in >> pointer;
+  return Cuda("cuMemFree_v2", pointer) == 0 ? "ok" : "error";
+}
+
+// event BYTES CAUSE COUNT: refusals told as the shim tells them
+std::string TellEvents(std::istringstream& in) {
+  uint64_t bytes = 0;
+  unsigned cause = 0, count = 0;
+  in >> bytes >> cause >> count;
+  for (unsigned i = 0; i < count; ++i) {
+    const uint64_t n = g_usage->event_head.fetch_add(1);
+    region::UsageEvent& e = g_usage->event[n % region::kMaxEvents];
+    e.sequence = 2 * n + 1;
+    e.bytes = bytes;
+    e.limit = g_policy->device[0].limit_bytes;
+    e.slot = g_welcome.slot;
+    e.device = 0;
+    e.cause = static_cast<uint16_t>(cause);
+    e.sequence.store(2 * n + 2, std::memory_order_release);
+  }
+  return "ok";
+}
+
+// scribble PATTERN: over the whole usage segment
+std::string Scribble(std::istringstream& in) {
+  unsigned pattern = 0xff;
+  in >> pattern;
+  std::memset(static_cast<void*>(g_usage), static_cast<int>(pattern), 1 << 20);
+  return "ok";
+}
+
+// fork: a child that lives until this process's pid is written to its pipe; keeps every descriptor
+std::string Fork() {
+  int hold[2];
+  if (::pipe(hold) != 0) return "error";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close(hold[1]);
+    char byte;
+    while (::read(hold[0], &byte, 1) > 0) {
+    }
+    for (;;) ::pause();
+  }
+  ::close(hold[0]);
+  return std::to_string(child);
+}
+
+// many SOCKET COUNT: children that say hello and stay until the last line of stdin
+std::string Many(std::istringstream& in) {
+  std::string path;
+  int count = 0, good = 0;
+  in >> path >> count;
+  int ready[2], hold[2];
+  if (::pipe(ready) != 0 || ::pipe(hold) != 0) return "error";
+  for (int i = 0; i < count; ++i) {
+    if (::fork() != 0) continue;
+    ::close(hold[1]);
+    std::istringstream words(path + " flags=1");
+    const std::string answer = SayHello(words);
+    if (answer.starts_with("welcome")) {
+      std::istringstream charge("0 1048576");
+      if (Charge(charge) != "ok") ::_exit(1);
+    }
+    const char c = answer.starts_with("welcome") ? '+' : '-';
+    if (::write(ready[1], &c, 1) != 1) ::_exit(1);
+    char byte;
+    [[maybe_unused]] const ssize_t n = ::read(hold[0], &byte, 1);  // the parent's end closes it
+    ::_exit(0);
+  }
+  for (int i = 0; i < count; ++i) {
+    char c = 0;
+    if (::read(ready[0], &c, 1) == 1) good += c == '+';
+  }
+  static std::vector<int> kept;
+  kept.push_back(hold[1]);
+  return std::to_string(good);
+}
+
+// garbage SOCKET COUNT SEED: packets of noise, some of them nearly a Hello
+std::string Garbage(std::istringstream& in) {
+  std::string path;
+  unsigned count = 0, seed = 0;
+  in >> path >> count >> seed;
+  std::srand(seed);
+  for (unsigned i = 0; i < count; ++i) {
+    const int fd = Connect(path);
+    if (fd < 0) return "unreachable";
+    wire::Hello h{};
+    h.header = {wire::kMagic, wire::Type::kHello, sizeof h};
+    h.protocol_version = wire::kProtocolVersion;
+    h.layout_version = region::kLayoutVersion;
+    auto* bytes = reinterpret_cast<unsigned char*>(&h);
+    for (int n = std::rand() % 64; n > 0; --n)
+      bytes[static_cast<size_t>(std::rand()) % sizeof h] = static_cast<unsigned char>(std::rand());
+    ::send(fd, &h, static_cast<size_t>(std::rand()) % (sizeof h + 1), MSG_NOSIGNAL);
+    if (i % 2 != 0) ::send(fd, &h, sizeof h, MSG_NOSIGNAL);
+    ::close(fd);
+  }
+  return "ok";
+}
+
+std::string Run(const std::string& line) {
+  std::istringstream in(line);
+  std::string verb;
+  in >> verb;
+  if (verb == "hello") return SayHello(in);
+  if (verb == "charge") return Charge(in);
+  if (verb == "charge_and_die") return ChargeAndDie(in);
+  if (verb == "policy") return Policy(in);
+  if (verb == "cuda") return OpenCuda(in);
+  if (verb == "alloc") return Allocate(in);
+  if (verb == "free") return Free(in);
+  if (verb == "event") return TellEvents(in);
+  if (verb == "scribble") return Scribble(in);
+  if (verb == "fork") return Fork();
+  if (verb == "many") return Many(in);
+  if (verb == "garbage") return Garbage(in);
+  if (verb == "truncate")
+    return ::ftruncate(g_fds[1], 0) == 0 || ::ftruncate(g_fds[0], 0) == 0 ? "done" : "refused";
+  if (verb == "hangup") return ::close(g_socket) == 0 ? "ok" : "error";
+  if (verb == "eof") {  // has the daemon closed its end?
+    char byte;
+    return ::recv(g_socket, &byte, 1, MSG_DONTWAIT) == 0 ? "yes" : "no";
+  }
+  if (verb == "exec") {
+    ::execl("/proc/self/exe", "probe-again", nullptr);
+    return "error";
+  }
+  return "what?";
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  if (std::strcmp(argv[0], "probe-again") == 0) std::cout << "again" << std::endl;
+  std::string line;
+  while (std::getline(std::cin, line)) std::cout << Run(line) << std::endl;
+}
