@@ -1,6 +1,7 @@
 // The arbiter over the devices of a node: argument checks, and gang windows.
 #include "src/arbiter/arbiter.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -68,13 +69,12 @@ void Arbiter::Observe(TenantIndex tenant, DeviceIndex device, const Progress& pr
 
 Elsewhere Arbiter::Look(TenantIndex tenant, DeviceIndex here) const {
   Elsewhere out;
-  const uint64_t mine = devices_[here].SinceBase(tenant);
   for (size_t d = 0; d < devices_.size(); ++d) {
     const DeviceArbiter& other = devices_[d];
     if (d == here || !other.Has(tenant)) continue;
     out.busy |= other.Busy(tenant);
     out.draining |= other.Draining(tenant);
-    out.ahead |= other.SinceBase(tenant) > mine;
+    out.newest = std::max(out.newest, other.WindowSince(tenant));
   }
   return out;
 }
@@ -88,10 +88,9 @@ Nanos Arbiter::Tick(DeviceIndex device, Nanos now) {
   for (DeviceArbiter& other : devices_) {
     if (&other == &dev) continue;
     if (granted != kNoTenant && other.Has(granted) && other.holder() != granted) {
-      dev.SetBase(granted);
-      other.SetBase(granted);
-      other.Reserve(granted);
+      other.Reserve(granted, false);
     }
+    if (dev.Stranded()) other.Reserve(dev.holder(), true);
     if (ended != kNoTenant && ended != dev.holder()) other.EndWindowOf(ended);
   }
   return next;

@@ -39,7 +39,7 @@ struct DeviceStats {
 struct Elsewhere {
   bool busy = false;      // it has work outstanding
   bool draining = false;  // ... in a window that has ended there
-  bool ahead = false;     // it has submitted more there than here since its gang window began
+  Nanos newest{-1};       // when its newest open window elsewhere began; -1: it has none
 };
 
 class DeviceArbiter {
@@ -61,15 +61,22 @@ class DeviceArbiter {
   // The tenant that was granted the window (or lost it) in the last tick; kNoTenant: no change.
   TenantIndex granted() const { return granted_; }
   TenantIndex ended() const { return ended_; }
-  // Gang windows: the next window goes to `t`, and the present one ends.
-  void Reserve(TenantIndex t);
+  // Gang windows: the next window goes to `t`, and the present one ends. Not if `t` is far ahead
+  // here, unless it is stranded elsewhere.
+  void Reserve(TenantIndex t, bool stranded);
+  // The holder's window has ended, but its work waits for what it has not submitted elsewhere.
+  bool Stranded() const {
+    return phase_ == Phase::kDrain && seats_[holder_].gang && seats_[holder_].outstanding() &&
+           last_ - drain_since_ >= k_.stranded;
+  }
+  Nanos WindowSince(TenantIndex t) const {
+    return holder_ == t && phase_ == Phase::kRun ? window_since_ : Nanos(-1);
+  }
   // Gang windows: `t`'s window here ends if somebody else is waiting.
   void EndWindowOf(TenantIndex t);
-  // Has work outstanding here; ... in a window that has ended; submissions since SetBase().
+  // Has work outstanding here; ... in a window that has ended.
   bool Busy(TenantIndex t) const { return seats_[t].present && seats_[t].outstanding(); }
   bool Draining(TenantIndex t) const { return holder_ == t && phase_ == Phase::kDrain && Busy(t); }
-  uint64_t SinceBase(TenantIndex t) const { return seats_[t].seen.issued - seats_[t].base; }
-  void SetBase(TenantIndex t) { seats_[t].base = seats_[t].seen.issued; }
   void SetGang(TenantIndex t, bool gang) { seats_[t].gang = gang; }
 
   bool contended() const { return wanting_ > 1; }
@@ -105,7 +112,6 @@ class DeviceArbiter {
     double tokens = 0;   // of the cap, ns
     Progress seen;
     double duty = 1;           // running average: part of the time it had the device alone and ran
-    uint64_t base = 0;         // `issued` when its gang window began
     uint64_t issued_then = 0;  // at the last sign of life
     uint64_t waits_then = 0;
     uint64_t done_then = 0;
@@ -162,6 +168,7 @@ class DeviceArbiter {
   double v_[2] = {0, 0};  // virtual time of the device: non-batch, batch
   Nanos last_{0};
   Nanos drain_since_{0};
+  Nanos window_since_{0};
   TenantIndex sole_ = kNoTenant;  // the only one that wants and may, for a while
   Nanos sole_since_{0};
   Nanos light_wanted_{-1};

@@ -76,6 +76,7 @@ void DeviceArbiter::Pick() {
     s.woke = false;
     s.window = 0;
     s.life = std::max(s.life, last_);
+    window_since_ = last_;
     ++s.stats.windows;
     ++stats_.windows;
     if (next != holder_) granted_ = next;
@@ -88,7 +89,8 @@ void DeviceArbiter::Pick() {
 void DeviceArbiter::GiveUpDrain(Nanos now) {
   const TenantIndex late = holder_;
   Seat& h = seats_[late];
-  const bool stuck = now - h.done_time >= k_.grace / 2;  // otherwise only slow
+  // Otherwise it is only slow, or waits for its own work on another device.
+  const bool stuck = now - h.done_time >= k_.grace / 2 && !h.gang;
   h.missed_drains = stuck ? h.missed_drains + 1 : 0;
   ++h.stats.overruns;
   ++stats_.overruns;
@@ -112,8 +114,16 @@ void DeviceArbiter::MovePhase(Nanos now, const Elsewhere& elsewhere) {
   const bool others_want = wanting_ > (h.want ? 1u : 0u);
   if (phase_ == Phase::kDrain) {
     const Nanos limit = now < h.distrust_until ? k_.stall : k_.grace;
-    // Ranks of one program must stop at the same place, or one waits for the other's collective.
-    catching_up_ = elsewhere.draining && elsewhere.ahead;
+    // Ranks of one program must stop at the same place: while one is stuck in a collective, those
+    // that have drained go on, one operation at a time.
+    catching_up_ = elsewhere.draining && !h.outstanding();
+    if (h.gang && h.outstanding() && elsewhere.newest > drain_since_) {
+      phase_ = Phase::kRun;  // stranded here, and served there: go on together
+      catching_up_ = false;
+      window_since_ = drain_since_;
+      h.window = 0;
+      return;
+    }
     if ((!h.outstanding() || h.seen.paused) && !elsewhere.draining) {
       h.missed_drains = 0;
       Pick();
@@ -152,11 +162,10 @@ void DeviceArbiter::Yield(const Seat& h) {
   }
 }
 
-void DeviceArbiter::Reserve(TenantIndex t) {
+void DeviceArbiter::Reserve(TenantIndex t, bool stranded) {
   const Seat& s = seats_[t];
-  // Not for one that is far ahead here: its windows elsewhere are no claim on this device.
-  if (!s.present || holder_ == t || s.vt > v_[s.batch()] + 2 * Ns(k_.window_longest) / s.part)
-    return;
+  if (!s.present || holder_ == t) return;
+  if (!stranded && s.vt > v_[s.batch()] + 8 * Ns(k_.window_longest) / s.part) return;
   reserved_ = t;
 }
 

@@ -26,6 +26,7 @@ Tunables Tunables::Dilated(double factor) const {
                    &out.entangled_longest,
                    &out.idle,
                    &out.gang_hold,
+                   &out.stranded,
                    &out.grace,
                    &out.entangled,
                    &out.stall,

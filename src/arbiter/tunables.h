@@ -45,6 +45,7 @@ struct Tunables {
   // Ends of work.
   Nanos idle = microseconds(50);         // without work for this long: idle, the turn ends
   Nanos gang_hold = microseconds(300);   // the same, while it works on another of its devices
+  Nanos stranded = milliseconds(1);      // a gang's drain takes longer: its other windows are due
   Nanos grace = milliseconds(60);        // a drain is waited for this long
   Nanos entangled = milliseconds(500);   // tenants that could not drain twice running co-run
   Nanos entangled_longest = seconds(8);  // ... doubling each time that it happens again at once
