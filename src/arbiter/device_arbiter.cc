@@ -207,6 +207,7 @@ void DeviceArbiter::RefreshSeat(Seat& s, Nanos now) {
     s.empty_since = now;  // perhaps only the moment between two operations
   } else if (s.want && now - s.empty_since >= k_.idle) {
     s.want = s.woke = false;
+    s.burst += (s.service - s.burst) / 8;
     s.service = 0;
   }
   if (!s.allowed()) s.want = false;
@@ -222,6 +223,8 @@ void DeviceArbiter::Refresh(Nanos now) {
     RefreshSeat(s, now);
     if (!s.want) continue;
     ++wanting_;
+    if (t != last_wanting_) company_ = now;
+    last_wanting_ = t;
     wanting_standard_ += !s.batch();
     wanting_parts_ += s.part;
     double& l = least[s.batch()];
@@ -267,7 +270,9 @@ void DeviceArbiter::FindLights(Nanos now) {
     if (!s.pressing) continue;
     light_wants_ = true;
     latency_wants_ |= s.latency();
-    if ((little || s.latency()) && wanting_ > 1) light_wanted_ = now;
+    // Running dry after every operation pays for short bursts; a long one waits for the yield.
+    const bool shortly = little && (s.gang || s.burst < Ns(k_.short_burst));
+    if ((shortly || s.latency()) && wanting_ > 1) light_wanted_ = now;
   }
 }
 

@@ -107,6 +107,7 @@ class DeviceArbiter {
     double part = 1;     // weight / sum of weights
     double vt = 0;       // virtual time: billed ns / part
     double service = 0;  // billed ns since it last idled
+    double burst = 0;    // running average of service at its end
     double window = 0;   // billed ns in the present window
     double used = 0;     // billed ns, ever
     double tokens = 0;   // of the cap, ns
@@ -171,6 +172,8 @@ class DeviceArbiter {
   Nanos window_since_{0};
   TenantIndex sole_ = kNoTenant;  // the only one that wants and may, for a while
   Nanos sole_since_{0};
+  TenantIndex last_wanting_ = kNoTenant;
+  Nanos company_{0};  // when another tenant than the last one wanted
   Nanos light_wanted_{-1};
   unsigned latency_seats_ = 0;
   unsigned wanting_ = 0;

@@ -174,12 +174,14 @@ void DeviceArbiter::EndWindowOf(TenantIndex t) {
 }
 
 GateMode DeviceArbiter::OpenMode(const Seat& s) const {
-  if (s.latency()) return wanting_ > 1 ? GateMode::kBound : GateMode::kLone;
+  const bool lone = wanting_ <= 1 && last_ - company_ >= k_.lone_after;
+  if (s.latency()) return lone ? GateMode::kLone : GateMode::kBound;
   if (latency_seats_ > 0) return GateMode::kLightBound;
-  if (!s.light && light_wanted_.count() >= 0 && last_ - light_wanted_ < k_.light_memory) {
+  if (!s.light && !s.thin && light_wanted_.count() >= 0 &&
+      last_ - light_wanted_ < k_.light_memory) {
     return GateMode::kLightBound;
   }
-  return wanting_ > 1 ? GateMode::kBound : GateMode::kLone;
+  return lone ? GateMode::kLone : GateMode::kBound;
 }
 
 void DeviceArbiter::SetGate(TenantIndex t, GateMode mode) {

@@ -26,6 +26,8 @@ Tunables Tunables::Dilated(double factor) const {
                    &out.entangled_longest,
                    &out.idle,
                    &out.gang_hold,
+                   &out.short_burst,
+                   &out.lone_after,
                    &out.stranded,
                    &out.grace,
                    &out.entangled,

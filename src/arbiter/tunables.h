@@ -26,11 +26,13 @@ struct Tunables {
   Nanos light_space = microseconds(100);
   Nanos lone_bound = milliseconds(2);
   Nanos lone_space = microseconds(500);
-  Nanos light_memory = milliseconds(5);  // how long light tenants keep the others' bound short
+  Nanos lone_after = seconds(1);         // without company for this long: the lone bound
+  Nanos light_memory = milliseconds(8);  // how long light tenants keep the others' bound short
 
   // Light tenants.
   Nanos light_service = milliseconds(2);  // GPU time since it last idled; above: not light
-  Nanos shortest_run = milliseconds(1);   // a holder runs this long between two yields
+  Nanos short_burst = milliseconds(1);    // bursts up to this make the holder run dry often
+  Nanos shortest_run = milliseconds(2);   // a holder runs this long between two yields
 
   // Thin tenants (launch-bound): busy for less than this part of the time they have the device.
   double thin_duty = 0.85;
