@@ -80,7 +80,15 @@ void Cluster::Count(NodeId id, int sign) {
     if (devices_[d].compute_left > 0) left += devices_[d].compute_left;
   }
   left_milli_[n.pool] += sign * left;
-  whole_nodes_[n.pool][n.whole] += static_cast<uint32_t>(sign);
+  const int32_t whole =
+      cpu_per_whole_ > 0 ? std::clamp(n.cpu_left / cpu_per_whole_, 0, int32_t{n.whole}) : n.whole;
+  whole_nodes_[n.pool][whole] += static_cast<uint32_t>(sign);
+}
+
+void Cluster::SetCpuPerWhole(int32_t cpu_milli) {
+  for (NodeId id = 0; id < nodes_.size(); ++id) Count(id, -1);
+  cpu_per_whole_ = cpu_milli;
+  for (NodeId id = 0; id < nodes_.size(); ++id) Count(id, 1);
 }
 
 void Cluster::SetClosed(NodeId node, bool closed) {
@@ -111,7 +119,7 @@ void Cluster::Give(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
 void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli,
                    int sign) {
   Node& n = nodes_[node];
-  if (devices != 0) Count(node, -1);
+  Count(node, -1);
   n.cpu_left -= sign * shape.cpu_milli;
   n.memory_left -= sign * shape.memory_mib;
   n.slots_left -= sign;
@@ -125,10 +133,8 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
     uint16_t& count = kinds_[node][static_cast<int>(kind)];
     count = static_cast<uint16_t>(count + sign);
   }
-  if (devices != 0) {
-    Summarise(node);
-    Count(node, 1);
-  }
+  if (devices != 0) Summarise(node);
+  Count(node, 1);
   Log(node);
 }
 

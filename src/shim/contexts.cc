@@ -56,6 +56,21 @@ bool DiesWithContext(Family family) noexcept {
          family == Family::kModule;
 }
 
+uint64_t Figure(unsigned device) noexcept {
+  const Session* s = CurrentSession();
+  const int d = s != nullptr ? s->policy_index[device] : -1;
+  return d < 0
+             ? 0
+             : region::UnitsOf(s->policy->device[d].context_bytes.load(std::memory_order_relaxed));
+}
+
+// A green context stands on its device's primary context and takes next to nothing more.
+bool IsPrimary(unsigned device, CUcontext context) noexcept {
+  const uint32_t slot = g_process.device[device].primary_slot;
+  return slot != 0 && g_process.context[slot].handle.load(std::memory_order_relaxed) ==
+                          reinterpret_cast<uint64_t>(context);
+}
+
 }  // namespace
 
 Here PlaceOf(CUcontext context) noexcept {
@@ -69,8 +84,14 @@ Here PlaceOf(CUcontext context) noexcept {
       g_driver.cuCtxGetDevice(&ordinal) != CUDA_SUCCESS)
     return {-1, 0};
   const int device = LocalOf(ordinal);
-  if (device >= 0) BeginContext(static_cast<unsigned>(device), DriverSymbol::cuCtxGetCurrent);
-  return {device, AddContext(context, device, false)};
+  // It is there already, so a share that is full cannot refuse it; it shows as overhead then.
+  uint64_t units = 0;
+  if (device >= 0 && !IsPrimary(static_cast<unsigned>(device), context)) {
+    units = Figure(static_cast<unsigned>(device));
+    if (TryCharge(static_cast<unsigned>(device), units, Kind::kContext) != Verdict::kGranted)
+      units = 0;
+  }
+  return {device, AddContext(context, device, units)};
 }
 
 Here CurrentPlace() noexcept {
@@ -79,94 +100,66 @@ Here CurrentPlace() noexcept {
   return PlaceOf(context);
 }
 
-Verdict BeginContext(unsigned device, DriverSymbol symbol) noexcept {
-  DeviceState& state = g_process.device[device];
-  if (!g_process.contexts_lock.Lock()) return Verdict::kNotReady;
-  const bool first = state.contexts++ == 0;
-  g_process.contexts_lock.Unlock();
-  if (!first) return Verdict::kGranted;
-  const Session* s = FreshSession();
-  const int d = s != nullptr ? s->policy_index[device] : -1;
-  Verdict v = s == nullptr ? Verdict::kNotReady : Verdict::kNoShare;
-  uint64_t units = 0;
-  if (d >= 0) {
-    units = region::UnitsOf(s->policy->device[d].context_bytes.load(std::memory_order_relaxed));
-    v = Charge(device, units, Kind::kContext, symbol);
-  }
-  if (!g_process.contexts_lock.Lock()) return Verdict::kNotReady;
-  if (v == Verdict::kGranted)
-    state.context_units += units;
-  else
-    --state.contexts;
-  g_process.contexts_lock.Unlock();
+Verdict ChargeContext(unsigned device, DriverSymbol symbol, uint64_t* units) noexcept {
+  *units = Figure(device);
+  const Verdict v = Charge(device, *units, Kind::kContext, symbol);
+  if (v != Verdict::kGranted) *units = 0;
   return v;
 }
 
-void EndContext(unsigned device) noexcept {
-  DeviceState& state = g_process.device[device];
-  if (!g_process.contexts_lock.Lock()) return;
-  uint64_t units = 0;
-  if (state.contexts > 0 && --state.contexts == 0) {
-    units = state.context_units;
-    state.context_units = 0;
-  }
-  g_process.contexts_lock.Unlock();
-  Credit(device, units, Kind::kContext);
-}
-
-uint32_t AddContext(CUcontext context, int device, bool primary) noexcept {
-  if (context == nullptr || !g_process.contexts_lock.Lock()) return 0;
-  uint32_t slot = SlotOf(context);
-  if (slot == 0) {
+uint32_t AddContext(CUcontext context, int device, uint64_t units) noexcept {
+  uint32_t slot = 0;
+  bool known = true;
+  if (context != nullptr && g_process.contexts_lock.Lock()) {
+    slot = SlotOf(context);
+    known = slot != 0;
     for (uint32_t i = 1; i < kContexts && slot == 0; ++i)
       if (g_process.context[i].handle.load(std::memory_order_relaxed) == 0) slot = i;
-    if (slot != 0) {
+    if (!known && slot != 0) {
       ContextSlot& c = g_process.context[slot];
       const auto handle = reinterpret_cast<uint64_t>(context);
       c.device = static_cast<int8_t>(device);
-      c.primary = primary;
+      c.units = units;
       c.attached = 0;
       c.handle.store(handle, std::memory_order_relaxed);
       IndexAdd(handle, slot);
     }
+    g_process.contexts_lock.Unlock();
   }
-  if (slot != 0 && primary) g_process.context[slot].primary = true;
-  g_process.contexts_lock.Unlock();
+  // Known: met earlier as the current context. No room: its end will not be seen, so its charge
+  // stands until the process ends.
+  if (known && device >= 0) Credit(static_cast<unsigned>(device), units, Kind::kContext);
+  if (slot == 0) Degrade(7);
   return slot;
 }
 
-void PrimaryRetained(unsigned device, CUcontext context) noexcept {
-  const uint32_t known = SlotOf(context);
-  const uint32_t slot = AddContext(context, static_cast<int>(device), true);
+bool PrimaryKnown(unsigned device) noexcept {
+  return g_process.device[device].primary_active.load(std::memory_order_acquire);
+}
+
+void PrimaryRetained(unsigned device, CUcontext context, uint64_t units) noexcept {
+  const uint32_t slot = AddContext(context, static_cast<int>(device), units);
   DeviceState& state = g_process.device[device];
   if (!g_process.contexts_lock.Lock()) return;
-  // Counted already: by an earlier retain, or when it was met as the current context.
-  const bool counted = state.primary_active || known != 0;
-  state.primary_active = true;
   state.primary_slot = slot;
-  if (counted) --state.contexts;
+  state.primary_active.store(true, std::memory_order_release);
   g_process.contexts_lock.Unlock();
 }
 
 void PrimaryMaybeGone(unsigned device, int ordinal) noexcept {
   DeviceState& state = g_process.device[device];
-  if (!state.primary_active) return;
+  if (!PrimaryKnown(device)) return;
   unsigned flags = 0;
   int active = 1;
   if (g_driver.cuDevicePrimaryCtxGetState(ordinal, &flags, &active) != CUDA_SUCCESS || active != 0)
     return;
   if (!g_process.contexts_lock.Lock()) return;
-  const bool was = state.primary_active;
+  const bool was = state.primary_active.exchange(false);
   const uint32_t slot = state.primary_slot;
-  state.primary_active = false;
   state.primary_slot = 0;
   if (was && slot != 0) IndexRemove(g_process.context[slot].handle.load(std::memory_order_relaxed));
   g_process.contexts_lock.Unlock();
-  if (!was) return;
-  if (slot != 0)
-    ContextGone(slot);
-  else
-    EndContext(device);
+  if (was) ContextGone(slot);
 }
 
 uint32_t ForgetContext(CUcontext context) noexcept {
@@ -195,8 +188,10 @@ void ContextGone(uint32_t slot) noexcept {
   for (unsigned d = 0; d < kLocalDevices; ++d)
     for (unsigned k = 0; k < region::kKinds; ++k) Credit(d, gone.units[d][k], static_cast<Kind>(k));
   const int device = context.device;
+  const uint64_t units = context.units;
+  context.units = 0;
   context.handle.store(0, std::memory_order_release);
-  if (device >= 0) EndContext(static_cast<unsigned>(device));
+  if (device >= 0) Credit(static_cast<unsigned>(device), units, Kind::kContext);
 }
 
 }  // namespace divvy::shim

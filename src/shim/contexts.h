@@ -1,7 +1,7 @@
 // Which device and which context the calling thread works on, and what a context's life costs.
-// The figure for a context is charged before the first one of this process is made on a device and
-// credited with the last; what was allocated in a context is credited when it is destroyed.
-// Any thread; one cheap driver call (cuCtxGetCurrent) on the allocation path.
+// The learned figure is charged before each context is made and credited when it is gone (what it
+// really takes, less or more, the daemon measures and corrects as overhead); so is what was
+// allocated in it. Any thread; one cheap driver call (cuCtxGetCurrent) on the allocation path.
 #pragma once
 
 #include "src/abi/cuda.h"
@@ -18,16 +18,17 @@ Here CurrentPlace() noexcept;
 // Of a given context; {-1, 0} if it is none.
 Here PlaceOf(CUcontext context) noexcept;
 
-// Before a context is made: charges the figure if it is the device's first. After a failure, or
-// when a context is gone: the opposite.
-Verdict BeginContext(unsigned device, DriverSymbol symbol) noexcept;
-void EndContext(unsigned device) noexcept;
+// Before a context is made: charges the figure; `units` is what has to go back if it fails.
+Verdict ChargeContext(unsigned device, DriverSymbol symbol, uint64_t* units) noexcept;
 
-// A context exists now; remembered under its handle. Its slot, 0 if there is no room.
-uint32_t AddContext(CUcontext context, int device, bool primary) noexcept;
+// A context exists now; remembered under its handle with what was charged for it. Its slot; 0 if
+// there is no room or the handle is known already (then the units are credited).
+uint32_t AddContext(CUcontext context, int device, uint64_t units) noexcept;
 
-// The primary context of a device was retained (BeginContext was called before): counted once.
-void PrimaryRetained(unsigned device, CUcontext context) noexcept;
+// The primary context of a device: charged by the first retain, counted once. `known` tells that
+// it is active and charged.
+bool PrimaryKnown(unsigned device) noexcept;
+void PrimaryRetained(unsigned device, CUcontext context, uint64_t units) noexcept;
 // It may be gone: asks the driver; if so, credits it and all that was in it.
 void PrimaryMaybeGone(unsigned device, int ordinal) noexcept;
 

@@ -48,18 +48,16 @@ constexpr unsigned kSessions = 4;
 struct ContextSlot {
   std::atomic<uint64_t> handle;  // CUcontext; 0 = free
   int8_t device;                 // local index, -1: none of ours
-  bool primary;
-  uint32_t attached;  // cuCtxAttach on top of its creation
+  uint32_t attached;             // cuCtxAttach on top of its creation
+  uint64_t units;                // charged for it
 };
 
 struct DeviceState {
   uint8_t uuid[16];
   int32_t ordinal;                     // the driver's CUdevice, valid if `present`
   bool present;                        // the driver shows it
-  bool primary_active;                 // under `contexts_lock`
+  std::atomic<bool> primary_active;    // and charged; changed under `contexts_lock`
   uint32_t primary_slot;               // under `contexts_lock`
-  uint32_t contexts;                   // alive, under `contexts_lock`
-  uint64_t context_units;              // charged for them, under `contexts_lock`
   std::atomic<uint64_t> current_pool;  // CUmemoryPool; 0: to be asked
   std::atomic<uint32_t> graph_pool;    // index + 1 into `pools`, 0: none yet
 };

@@ -6,20 +6,35 @@
 namespace divvy::shim {
 namespace {
 
-// Shape of every creation; `make` calls the driver. `adopt` runs after success.
+// Shape of every creation: `make` calls the driver, `adopt` gets the new context's charge.
 template <typename Make, typename Adopt>
-CUresult MakeContext(DriverSymbol symbol, CUdevice ordinal, const Make& make,
+CUresult MakeContext(DriverSymbol symbol, CUdevice ordinal, bool charged_already, const Make& make,
                      const Adopt& adopt) noexcept {
   const int device = LocalOf(ordinal);
   if (device < 0) return DeviceAllowed(ordinal, symbol) ? make() : CUDA_ERROR_INVALID_DEVICE;
   const auto local = static_cast<unsigned>(device);
-  if (const Verdict v = BeginContext(local, symbol); v != Verdict::kGranted) return CodeOf(v);
+  uint64_t units = 0;
+  if (!charged_already)
+    if (const Verdict v = ChargeContext(local, symbol, &units); v != Verdict::kGranted)
+      return CodeOf(v);
   const CUresult r = make();
-  if (r != CUDA_SUCCESS)
-    EndContext(local);
+  if (r == CUDA_SUCCESS)
+    adopt(local, units);
   else
-    adopt(local);
+    Credit(local, units, Kind::kContext);
   return r;
+}
+
+template <typename Make>
+CUresult MakeOwn(DriverSymbol symbol, CUcontext* out, CUdevice ordinal, const Make& make) noexcept {
+  return MakeContext(symbol, ordinal, false, make, [out](unsigned device, uint64_t units) {
+    AddContext(*out, static_cast<int>(device), units);
+  });
+}
+
+bool PrimaryCharged(CUdevice ordinal) noexcept {
+  const int device = LocalOf(ordinal);
+  return device >= 0 && PrimaryKnown(static_cast<unsigned>(device));
 }
 
 template <typename Destroy>
@@ -48,42 +63,36 @@ CUresult AfterPrimary(CUresult r, CUdevice ordinal) noexcept {
 
 CUresult hook_cuCtxCreate(CUcontext* pctx, unsigned int flags, CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuCtxCreate, (pctx, flags, dev));
-  return MakeContext(
-      DriverSymbol::cuCtxCreate, dev, [&] { return g_driver.cuCtxCreate(pctx, flags, dev); },
-      [&](unsigned device) { AddContext(*pctx, static_cast<int>(device), false); });
+  return MakeOwn(DriverSymbol::cuCtxCreate, pctx, dev,
+                 [&] { return g_driver.cuCtxCreate(pctx, flags, dev); });
 }
 
 CUresult hook_cuCtxCreate_v2(CUcontext* pctx, unsigned int flags, CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuCtxCreate_v2, (pctx, flags, dev));
-  return MakeContext(
-      DriverSymbol::cuCtxCreate_v2, dev, [&] { return g_driver.cuCtxCreate_v2(pctx, flags, dev); },
-      [&](unsigned device) { AddContext(*pctx, static_cast<int>(device), false); });
+  return MakeOwn(DriverSymbol::cuCtxCreate_v2, pctx, dev,
+                 [&] { return g_driver.cuCtxCreate_v2(pctx, flags, dev); });
 }
 
 CUresult hook_cuCtxCreate_v3(CUcontext* pctx, CUexecAffinityParam* paramsArray, int numParams,
                              unsigned int flags, CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuCtxCreate_v3, (pctx, paramsArray, numParams, flags, dev));
-  return MakeContext(
-      DriverSymbol::cuCtxCreate_v3, dev,
-      [&] { return g_driver.cuCtxCreate_v3(pctx, paramsArray, numParams, flags, dev); },
-      [&](unsigned device) { AddContext(*pctx, static_cast<int>(device), false); });
+  return MakeOwn(DriverSymbol::cuCtxCreate_v3, pctx, dev,
+                 [&] { return g_driver.cuCtxCreate_v3(pctx, paramsArray, numParams, flags, dev); });
 }
 
 CUresult hook_cuCtxCreate_v4(CUcontext* pctx, CUctxCreateParams* ctxCreateParams,
                              unsigned int flags, CUdevice dev) noexcept {
   DIVVY_ENTER(cuCtxCreate_v4, (pctx, ctxCreateParams, flags, dev));
-  return MakeContext(
-      DriverSymbol::cuCtxCreate_v4, dev,
-      [&] { return g_driver.cuCtxCreate_v4(pctx, ctxCreateParams, flags, dev); },
-      [&](unsigned device) { AddContext(*pctx, static_cast<int>(device), false); });
+  return MakeOwn(DriverSymbol::cuCtxCreate_v4, pctx, dev,
+                 [&] { return g_driver.cuCtxCreate_v4(pctx, ctxCreateParams, flags, dev); });
 }
 
 CUresult hook_cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuDevicePrimaryCtxRetain, (pctx, dev));
   return MakeContext(
-      DriverSymbol::cuDevicePrimaryCtxRetain, dev,
+      DriverSymbol::cuDevicePrimaryCtxRetain, dev, PrimaryCharged(dev),
       [&] { return g_driver.cuDevicePrimaryCtxRetain(pctx, dev); },
-      [&](unsigned device) { PrimaryRetained(device, *pctx); });
+      [&](unsigned device, uint64_t units) { PrimaryRetained(device, *pctx, units); });
 }
 
 CUresult hook_cuDevicePrimaryCtxRelease(CUdevice_v1 dev) noexcept {
@@ -150,17 +159,16 @@ CUresult hook_cuCtxDetach(CUcontext ctx) noexcept {
 CUresult hook_cuGreenCtxCreate(CUgreenCtx* phCtx, CUdevResourceDesc desc, CUdevice dev,
                                unsigned int flags) noexcept {
   DIVVY_ENTER(cuGreenCtxCreate, (phCtx, desc, dev, flags));
-  // It stands on the primary context, which is charged by itself; the pair below adds nothing as
-  // long as that lives.
+  // It stands on the primary context and brings it up if nobody has.
   return MakeContext(
-      DriverSymbol::cuGreenCtxCreate, dev,
+      DriverSymbol::cuGreenCtxCreate, dev, PrimaryCharged(dev),
       [&] { return g_driver.cuGreenCtxCreate(phCtx, desc, dev, flags); },
-      [&](unsigned device) {
+      [&](unsigned device, uint64_t units) {
         CUcontext context = nullptr;
         if (g_driver.cuCtxFromGreenCtx(&context, *phCtx) == CUDA_SUCCESS)
-          AddContext(context, static_cast<int>(device), false);
+          AddContext(context, static_cast<int>(device), units);
         else
-          EndContext(device);
+          Credit(device, units, Kind::kContext);
       });
 }
 

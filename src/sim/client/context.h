@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct Context {
   Suballocator small;                        // allocations under one block share blocks
   std::unordered_set<uint64_t> allocations;  // bases of ranges in the address map
   std::vector<Module*> modules;
+  std::unordered_map<uint64_t, uint64_t> array_memory;  // offset to block bytes (0: shared block)
 
   CUcontext handle() { return reinterpret_cast<CUcontext>(this); }
   // Null unless the handle is of a context that was made here; destroyed ones stay recognisable.

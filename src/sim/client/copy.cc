@@ -10,6 +10,7 @@
 
 #include "src/sim/client/array.h"
 #include "src/sim/client/capture.h"
+#include "src/sim/client/managed.h"
 
 namespace divvy::sim {
 namespace {
@@ -99,6 +100,8 @@ void Carry(const Plan& p, const unsigned char* from, Context* context) {
     FaultContext(context);
     return;
   }
+  if (!p.src.host) TouchOnDevice(p.src.at, context->device);
+  if (!p.dst.host) TouchOnDevice(p.dst.at, context->device);
   auto* to = reinterpret_cast<unsigned char*>(p.dst.at);
   for (size_t z = 0; z < std::max<size_t>(p.c.Depth, 1); ++z) {
     for (size_t y = 0; y < std::max<size_t>(p.c.Height, 1); ++y) {
@@ -152,6 +155,7 @@ Work WorkOf(const MemsetNode& n, Context* context) {
       FaultContext(context);
       return;
     }
+    TouchOnDevice(n.dst, context->device);
     for (size_t y = 0; y < n.height; ++y) {
       auto* at = reinterpret_cast<unsigned char*>(n.dst + y * pitch);
       if (n.element_bytes == 1) {

@@ -60,10 +60,10 @@ Ticket RecordEvent(Event* e, Stream* s) {
     if (e->generation == generation) e->done_ns = done_ns;
   };
   w.visible = false;
+  if (e->ipc != nullptr) Submit(s, IpcRecordWork(e));
   Ticket t = Submit(s, std::move(w));
   std::lock_guard lock(e->mu);
   if (e->generation == generation) e->recorded = t;
-  if (e->ipc != nullptr) RecordIpcEvent(e, t);
   return t;
 }
 
@@ -95,6 +95,8 @@ CUresult sim_cuEventDestroy_v2(CUevent handle) {
   if (CUresult r = EnterEvent(handle, &e)) return r;
   e->destroyed = true;
   if (e->captured.load(std::memory_order_acquire)) ForgetCaptured(e);  // pairs with the record
+  std::lock_guard lock(e->mu);
+  e->ipc.reset();
   return CUDA_SUCCESS;
 }
 CUresult sim_cuEventDestroy(CUevent handle) { return sim_cuEventDestroy_v2(handle); }

@@ -4,6 +4,8 @@
 // allocates.
 #include "src/sim/client/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "src/sim/client/capture.h"
@@ -70,9 +72,19 @@ void FaultContext(Context* c) {
 
 void ReleaseContextMemory(Context* c) {
   std::unordered_set<uint64_t> mine;
+  std::unordered_map<uint64_t, uint64_t> arrays;
   {
     std::lock_guard lock(c->mu);
     mine.swap(c->allocations);
+    arrays.swap(c->array_memory);
+  }
+  for (auto [offset, block_bytes] : arrays) {
+    Range r;
+    r.offset = offset;
+    r.block_bytes = block_bytes;
+    r.device = c->device;
+    r.context = c;
+    GiveMemory(r);
   }
   for (uint64_t base : mine) {
     if (auto r = AddressMap::Get().Remove(base, RangeKind::kDevice)) GiveMemory(*r);
@@ -142,6 +154,14 @@ CUresult sim_cuMemFree_v2(CUdeviceptr ptr) {
     case RangeKind::kGraph:
       if (CUresult r = FinishWorkOn(found->context)) return r;
       return FreeGraphMemory(ptr);
+    case RangeKind::kExternal: {  // a buffer of external memory: only the mapping goes
+      if (CUresult r = FinishWorkOn(c)) return r;
+      auto r = AddressMap::Get().Remove(ptr, RangeKind::kExternal);
+      if (!r) return CUDA_ERROR_INVALID_VALUE;
+      uint64_t first = ptr & ~4095ull;
+      munmap(reinterpret_cast<void*>(first), ptr + r->bytes - first);
+      return CUDA_SUCCESS;
+    }
     default:
       return CUDA_ERROR_INVALID_VALUE;
   }

@@ -66,8 +66,8 @@ void WaitEvent(Stream* stream, Event* event);
 
 Event* MakeEvent(Context* context, unsigned flags);
 
-// ipc.cc: events that several processes share. False: the event is this process's own after all.
-void RecordIpcEvent(Event* event, Ticket recorded);  // event->mu is held
+// ipc.cc: events that several processes share (event->ipc is set).
+Work IpcRecordWork(Event* event);
 bool WaitIpcEvent(Stream* stream, Event* event);
 bool QueryIpcEvent(Event* event, bool* done);
 bool FinishIpcEvent(Event* event);

@@ -69,6 +69,14 @@ struct alignas(64) DeviceHead {
   uint32_t pci_bus;
 };
 
+// An event that several processes share: how often it was recorded, and which record was reached.
+inline constexpr uint32_t kIpcEvents = 1024;
+struct IpcEvent {
+  std::atomic<uint32_t> users;  // 0: free
+  uint32_t pad;
+  std::atomic<uint64_t> recorded, done;
+};
+
 // What NVML answers for per-process memory.
 enum class NvmlMode : uint32_t { kTruth = 0, kNotAvailable = 1 };
 
@@ -87,6 +95,7 @@ struct alignas(64) MachinePage {
   alignas(64) std::atomic<uint64_t> dirty[kMaxClients / 64];  // clients with new submissions
   std::atomic<uint32_t> rows_high;                            // rows at or above were never used
   DeviceHead device[kMaxDevices];
+  IpcEvent ipc_event[kIpcEvents];
   ClientRow row[kMaxClients];
   History history[kMaxClients][kMaxDevices];
 };
