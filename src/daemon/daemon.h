@@ -5,8 +5,8 @@
 #pragma once
 
 #include <sys/types.h>
-#include <atomic>
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
