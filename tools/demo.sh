@@ -2,6 +2,7 @@
 # The main job in twenty seconds: two unmodified CUDA programs share one GPU, each held to its own
 # memory; a third that does not fit is refused. On the GPU that is there, else on a simulated one.
 set -u
+exec 2>&1  # errors where they belong in the story
 cd "$(dirname "$0")/.."
 divvy=build/bin/divvy
 export DIVVY_RUNTIME_DIR
@@ -22,7 +23,9 @@ else
   on=(--sim h100)
   echo "No GPU here, so this runs on a SIMULATED H100 (same commands, same daemon, same library):"
 fi
-show() { printf '\n\033[1m$ %s\033[0m\n' "${*//build\/bin\//}"; }
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+show() { printf '\n%s$ %s%s\n' "$bold" "${*//build\/bin\//}" "$plain"; }
 failures=0
 expect() {  # expect WHAT WANTED GOT
   if [ "$2" = "$3" ]; then echo "  -> $1"; else

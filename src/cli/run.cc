@@ -83,10 +83,13 @@ void ExplainRefusals(const Tenancy& tenancy) {
   const json kinds = share.value("kinds", json::object());
   const int64_t driver =
       kinds.value("context", int64_t{0}) + share.value("overhead_bytes", int64_t{0});
+  const std::string times = out_of_share + device_full == 1
+                                ? "once"
+                                : std::to_string(out_of_share + device_full) + " times";
   std::fprintf(stderr,
-               "divvy: '%s' was refused memory %llu times; its share is %s, now %s of it the "
-               "driver's own%s (divvy set, or a larger --mem)\n",
-               tenancy.name.c_str(), static_cast<unsigned long long>(out_of_share + device_full),
+               "divvy: '%s' was refused memory %s; its share is %s, %s of it now the driver's "
+               "own%s (more: --mem, or `divvy set` while it runs)\n",
+               tenancy.name.c_str(), times.c_str(),
                Amount(share.value("limit_bytes", uint64_t{0})).c_str(),
                SignedAmount(driver).c_str(), device_full > 0 ? "; the device itself was full" : "");
 }

@@ -31,6 +31,7 @@ struct PathInfo {
   const char* name;
   const char* about;
   std::unique_ptr<MemoryPath> (*make)(Driver driver);
+  bool sized = true;  // false: takes what it takes, Unit() is 0
 };
 
 const std::vector<PathInfo>& MemoryPaths();

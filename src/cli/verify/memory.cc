@@ -9,6 +9,7 @@
 
 #include "src/base/paths.h"
 #include "src/base/unique_fd.h"
+#include "src/cli/load/paths.h"
 #include "src/cli/process/supervise.h"
 #include "src/cli/verify/nvml_meter.h"
 
@@ -86,31 +87,38 @@ int64_t Over(Bytes measured, Bytes limit) {
 Status Try(const Tenancy& tenancy, NvmlMeter& meter, Bytes limit, Bytes cap, MemoryRow& row) {
   InsideProbe probe;
   if (const Status s = probe.Start(tenancy, row.path, cap); !s.ok()) return s;
-  const auto measured_next = [&](json& line) -> Result<Bytes> {
+  const auto measured = [&](json& line) -> Result<Bytes> {
     auto next = probe.Next();
     if (!next.ok()) return next.error();
     line = std::move(*next);
-    auto bytes = meter.Settled(probe.pid());
-    probe.Continue();
-    return bytes;
+    return meter.Settled(probe.pid());
   };
-  json idle, full, released, again;
-  const auto at_idle = measured_next(idle);
-  if (!at_idle.ok()) return at_idle.error();
-  const auto at_full = measured_next(full);
-  if (!at_full.ok()) return at_full.error();
-  if (const auto at = measured_next(released); !at.ok()) return at.error();
-  const auto at_again = measured_next(again);
-  if (!at_again.ok()) return at_again.error();
-  row.tried = true;
-  row.granted_bytes = full.value("granted_bytes", uint64_t{0});
-  row.refused_at_bytes = full.value("refused_at_bytes", uint64_t{0});
-  row.again_bytes = again.value("granted_bytes", uint64_t{0});
-  if (row.granted_bytes == 0 && full.value("takes", 0) > 0) {  // contexts: no size to go by
-    row.granted_bytes = at_full->Less(*at_idle).n;
-    row.refused_at_bytes = row.granted_bytes + row.granted_bytes / full.value("takes", 1);
-    row.again_bytes = at_again->Less(*at_idle).n;
+  // Only what has no size of its own is known by its difference to before.
+  const bool sized = (*FindMemoryPath(row.path))->sized;
+  json full, again;
+  Bytes before;
+  if (const auto idle = probe.Next(); !idle.ok()) return idle.error();
+  if (!sized) {
+    const auto at_idle = meter.Settled(probe.pid());
+    if (!at_idle.ok()) return at_idle.error();
+    before = *at_idle;
   }
+  probe.Continue();
+  const auto at_full = measured(full);
+  if (!at_full.ok()) return at_full.error();
+  probe.Continue();
+  if (const auto released = probe.Next(); !released.ok()) return released.error();
+  probe.Continue();
+  const auto at_again = measured(again);
+  if (!at_again.ok()) return at_again.error();
+  probe.Continue();
+  row.tried = true;
+  row.granted_bytes = sized ? full.value("granted_bytes", uint64_t{0}) : at_full->Less(before).n;
+  row.again_bytes = sized ? again.value("granted_bytes", uint64_t{0}) : at_again->Less(before).n;
+  row.refused_at_bytes = full.value("refused_at_bytes", uint64_t{0});
+  if (!sized && !full.value("refusal", "").empty())
+    row.refused_at_bytes =
+        row.granted_bytes + row.granted_bytes / std::max(1, full.value("takes", 1));
   row.note = full.value("refusal", "");
   if (cap.n != 0 && row.refused_at_bytes == 0)
     row.note = "not refused: kept below half of what the device has free";

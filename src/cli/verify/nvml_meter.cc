@@ -13,7 +13,7 @@ namespace divvy::cli {
 namespace {
 
 constexpr timespec kBetween{0, 50'000'000};
-constexpr int kStillReadings = 6;  // 300 ms without a change
+constexpr int kStillReadings = 5;  // 250 ms without a change
 constexpr int kMostReadings = 60;
 
 pid_t ParentOf(pid_t pid) {

@@ -20,7 +20,7 @@ const std::vector<PathInfo>& MemoryPaths() {
       {"graph", "memory allocation nodes of graphs", GraphPath},
       {"ipc", "cuMemAlloc in another process, opened by cuIpcOpenMemHandle", IpcPath},
       {"module", "a variable in a loaded module", ModulePath},
-      {"context", "cuCtxCreate", ContextPath},
+      {"context", "cuCtxCreate", ContextPath, false},
   };
   return paths;
 }
