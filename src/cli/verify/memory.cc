@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -126,6 +127,21 @@ Status Try(const Tenancy& tenancy, NvmlMeter& meter, Bytes limit, Bytes cap, Mem
   return {};
 }
 
+// Until the driver has given back what the last probe held: it would count against the next one.
+Status AwaitEmpty(const Tenancy& tenancy) {
+  constexpr timespec kBetween{0, 20'000'000};
+  for (int look = 0; look < 1500; ++look) {
+    const auto tenant = tenancy.machine.api.Get("/v1/tenants/" + tenancy.name);
+    if (!tenant.ok()) return tenant.error();
+    bool empty = tenant->value("processes", json::array()).empty();
+    for (const json& share : tenant->value("shares", json::array()))
+      empty = empty && share.value("charged_bytes", uint64_t{1}) == 0;
+    if (empty) return {};
+    ::nanosleep(&kBetween, nullptr);
+  }
+  return Unavailable("the last probe's memory has not come back in 30 s; `divvy ps -p` shows it");
+}
+
 }  // namespace
 
 bool MemoryRow::Passed() const {
@@ -160,6 +176,7 @@ Result<std::vector<MemoryRow>> VerifyMemory(const ShareRequest& request,
       row.note = tried.error().message;
     done(row);
     rows.push_back(std::move(row));
+    if (const Status empty = AwaitEmpty(*tenancy); !empty.ok()) failed = empty.error();
   }
   DropTenant(*tenancy);
   if (failed) return *failed;

@@ -1,0 +1,124 @@
+"""Wrong input gets one line that says what to do, the documented status, and leaves nothing."""
+import contextlib
+import os
+import socket
+import unittest
+
+import harness
+
+
+class BadInput(harness.DivvyTest):
+    def refused(self, args, status, *words):
+        done = self.divvy(*args)
+        self.assertEqual(done.returncode, status, (args, done.stderr))
+        self.assert_one_line(done, *words)
+
+    def test_run(self):
+        sim = ["run", "--sim", "h100"]
+        cmd = ["--", "true"]
+        for args, words in (
+                ([*sim, *cmd], ["--mem"]),
+                ([*sim, "--mem", "0", *cmd], ["--mem", "512MiB"]),
+                ([*sim, "--mem", "-1", *cmd], ["--mem"]),
+                ([*sim, "--mem=-1GiB", *cmd], ["4GiB"]),
+                ([*sim, "--mem", "nan", *cmd], ["4GiB"]),
+                ([*sim, "--mem", "99999999999TiB", *cmd], ["4GiB"]),
+                ([*sim, "--mem", "81GiB", *cmd], ["GiB"]),
+                ([*sim, "--mem", "2GiB"], ["what to run"]),
+                ([*sim, "--mem", "2GiB", "--"], ["what to run"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "9", *cmd], ["9"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "GPU-nonsense", *cmd], ["GPU-nonsense"]),
+                ([*sim, "--mem", "2GiB", "--gpu", ",", *cmd], ["--gpu"]),
+                ([*sim, "--mem", "2GiB", "--gpus", "0", *cmd], ["--gpus"]),
+                ([*sim, "--mem", "2GiB", "--gpus", "2", *cmd], ["2"]),
+                ([*sim, "--mem", "2GiB", "--gpus", "x", *cmd], ["--gpus"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "0", "--gpus", "1", *cmd], ["not both"]),
+                ([*sim, "--mem", "2GiB", "--mem-max", "1GiB", *cmd], ["--mem-max"]),
+                ([*sim, "--mem", "2GiB", "--on-full", "maybe", *cmd], ["wait=30s"]),
+                ([*sim, "--mem", "2GiB", "--on-full", "wait=x", *cmd], ["10s"]),
+                ([*sim, "--mem", "2GiB", "--name", "../up", *cmd], ["../up"]),
+                ([*sim, "--mem", "2GiB", "--name", "", *cmd], ["name"]),
+                ([*sim, "--mem", "2GiB", "--meme", "x", *cmd], ["--meme"]),
+                (["run", "--sim", "b9000", "--mem", "2GiB", *cmd], ["b9000", "h100"]),
+                (["run", "--sim", "h100x99", "--mem", "2GiB", *cmd], ["h100x99"]),
+        ):
+            with self.subTest(args=args):
+                self.refused(args, 125, *words)
+        self.assertEqual(self.tenants(), {})
+
+    def test_the_error_of_a_full_device_names_who_holds_what(self):
+        p = self.start(*self.run_args("--name", "holder", mem="60GiB"), "sh", "-c",
+                       "echo up; read x")
+        self.line(p)
+        self.refused(["run", "--sim", "h100", "--mem", "40GiB", "--", "true"], 125, "holder",
+                     "60 GiB")
+
+    def test_a_name_that_is_taken(self):
+        p = self.start(*self.run_args("--name", "mine"), "sh", "-c", "echo up; read x")
+        self.line(p)
+        self.refused(self.run_args("--name", "mine") + ["true"], 125, "mine")
+
+    def test_set(self):
+        self.refused(["set", "nobody", "--mem", "2GiB"], 4, "nobody", "divvy ps")
+        self.refused(["set", "nobody"], 2, "--mem")
+        self.refused(["set", "../x", "--mem", "2GiB"], 2, "../x")
+        self.refused(["set"], 2, "name")
+        p = self.start(*self.run_args("--name", "here"), "sh", "-c", "echo up; read x")
+        self.line(p)
+        self.refused(["set", "here", "--mem", "500GiB"], 3, "GiB")
+        self.refused(["set", "here", "--mem", "0"], 2, "--mem")
+        self.assertEqual(self.tenants()["here"]["shares"][0]["limit_bytes"], 2 * harness.GiB)
+
+    def test_verbs(self):
+        self.refused([], 2, "--help")
+        self.refused(["frob"], 2, "frob")
+        self.refused(["ps", "-o", "xml"], 2, "xml")
+        self.refused(["ps", "extra"], 2, "extra")
+        self.refused(["load"], 2, "--alloc")
+        self.refused(["load", "--alloc", "1GiB", "--path", "tape"], 2, "tape", "linear")
+        self.refused(["load", "--kernel", "fast"], 2, "20us")
+        self.refused(["verify", "memory"], 2, "--mem")
+        self.refused(["verify", "memory", "--mem", "2GiB", "--sim", "h100", "--path", "tape"], 2,
+                     "tape")
+        self.refused(["daemon", "stop"], 4, "daemon")
+        self.refused(["devices", "--sim", "b9000"], 4, "b9000")
+
+    def test_runtime_folder_that_cannot_be_used(self):
+        file = os.path.join(self.dir, "file")
+        with open(file, "w", encoding="utf-8"):
+            pass
+        self.env["DIVVY_RUNTIME_DIR"] = file
+        self.refused(self.run_args() + ["true"], 125, file, "DIVVY_RUNTIME_DIR")
+        self.env["DIVVY_RUNTIME_DIR"] = "/proc/divvy"
+        self.refused(self.run_args() + ["true"], 125, "/proc/divvy")
+        self.env["DIVVY_RUNTIME_DIR"] = os.path.join(self.dir, "x" * 120)
+        self.refused(self.run_args() + ["true"], 125, "DIVVY_RUNTIME_DIR")
+        self.env["DIVVY_RUNTIME_DIR"] = self.dir
+
+    def test_stale_socket_is_no_daemon(self):
+        where = os.path.join(self.dir, "sim", "h100")
+        os.makedirs(where)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(os.path.join(where, "divvyd.sock"))
+        self.assertEqual(self.daemons(), [])
+        self.assertEqual(self.divvy(*self.run_args(), "true").returncode, 0)
+
+    def test_socket_that_never_speaks_http(self):
+        where = os.path.join(self.dir, "sim", "h100")
+        os.makedirs(where)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(os.path.join(where, "divvyd.sock"))
+            s.listen()
+            p = self.start("set", "x", "--mem", "1GiB", "--sim", "h100")
+            # FindTenant looks whether anybody listens, then asks; answer both with garbage.
+            for _ in range(2):
+                c, _ = s.accept()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    c.sendall(b"\x00garbage\r\n\r\n")
+                c.close()
+            self.assertEqual(p.wait(harness.LONG), 4)
+            self.assertEqual(p.stderr.read().count("\n"), 1)
+
+
+if __name__ == "__main__":
+    harness.main()
