@@ -320,8 +320,11 @@ bool Reclaim(unsigned device) noexcept {
       PollPool(i);
       pending |= p.taken && !p.graph && p.used > p.live;
     }
-    if (!pending) break;
-    usleep(kPendingRoundUs);
+    // Once more after the last free was seen to be done: the trim came before it.
+    if (pending)
+      usleep(kPendingRoundUs);
+    else if (round > 0)
+      break;
   }
   return charged() < before;
 }
