@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace divvy::placement {
 
@@ -80,14 +81,14 @@ void Cluster::Count(NodeId id, int sign) {
     if (devices_[d].compute_left > 0) left += devices_[d].compute_left;
   }
   left_milli_[n.pool] += sign * left;
-  const int32_t whole =
-      cpu_per_whole_ > 0 ? std::clamp(n.cpu_left / cpu_per_whole_, 0, int32_t{n.whole}) : n.whole;
+  const int32_t cpu = n.pool < cpu_per_whole_.size() ? cpu_per_whole_[n.pool] : 0;
+  const int32_t whole = cpu > 0 ? std::clamp(n.cpu_left / cpu, 0, int32_t{n.whole}) : n.whole;
   whole_nodes_[n.pool][whole] += static_cast<uint32_t>(sign);
 }
 
-void Cluster::SetCpuPerWhole(int32_t cpu_milli) {
+void Cluster::SetCpuPerWhole(std::vector<int32_t> cpu_milli) {
   for (NodeId id = 0; id < nodes_.size(); ++id) Count(id, -1);
-  cpu_per_whole_ = cpu_milli;
+  cpu_per_whole_ = std::move(cpu_milli);
   for (NodeId id = 0; id < nodes_.size(); ++id) Count(id, 1);
 }
 

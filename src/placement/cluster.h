@@ -45,8 +45,9 @@ class Cluster {
   // devices.
   int64_t LeftMilli(size_t pool) const { return left_milli_[pool]; }
   uint32_t NodesWithWhole(size_t pool, int whole) const { return whole_nodes_[pool][whole]; }
-  // From now on an untouched device counts there only if the node has this much CPU left for it.
-  void SetCpuPerWhole(int32_t cpu_milli);
+  // From now on an untouched device counts there only if the node has CPU left for it: so much in
+  // each pool (pools that are not named: none).
+  void SetCpuPerWhole(std::vector<int32_t> cpu_milli);
 
   // The change log: entries [log_begin, log_end) name the nodes changed, oldest first. An entry
   // counts only if it is the node's last (LastChange). The log forgets; who lags behind
@@ -76,7 +77,7 @@ class Cluster {
   uint64_t log_end_ = 0;
   std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute
   std::vector<Pool> pools_;
-  int32_t cpu_per_whole_ = 0;
+  std::vector<int32_t> cpu_per_whole_;                              // per pool
   std::vector<int64_t> left_milli_;                                 // per pool
   std::vector<std::array<uint32_t, kMaxDevices + 1>> whole_nodes_;  // per pool
   int64_t total_milli_ = 0;

@@ -9,14 +9,8 @@ namespace divvy::placement {
 Engine::Engine(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
 
 void Engine::Learn(const Mix& mix) {
-  double cpu = 0, devices = 0;
-  for (const MixEntry& e : mix.Sorted()) {
-    if (e.shape.devices < 2) continue;
-    cpu += e.count * e.shape.cpu_milli;
-    devices += e.count * e.shape.devices;
-  }
-  cluster_.SetCpuPerWhole(devices > 0 ? static_cast<int32_t>(cpu / devices) : 0);
   policy_->Learn(mix, cluster_);
+  cluster_.SetCpuPerWhole(policy_->CpuPerWhole());
   ++epoch_;
 }
 

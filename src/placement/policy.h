@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "src/placement/cluster.h"
 #include "src/placement/mix.h"
@@ -36,6 +37,10 @@ class Policy {
   // The shape fits the node (Fits is true). Must depend on nothing but the view, the shape and
   // what was learnt, except for policies that draw.
   virtual Choice Evaluate(const NodeView& view, const Shape& shape) const = 0;
+
+  // Per pool: the CPU that an untouched device needs to count as one, see
+  // Cluster::NodesWithWhole. Asked for after Learn.
+  virtual std::vector<int32_t> CpuPerWhole() const { return {}; }
 
   // Looks at the whole cluster before a decision. Returns the pools in which Evaluate now gives
   // other scores for nodes with untouched devices (the engine scores those anew). Constant time.

@@ -38,10 +38,19 @@ class Default : public Policy {
       milli += e.count * static_cast<double>(e.shape.TotalMilli());
       memory |= e.shape.device_memory_mib > 0;
     }
+    // The more of the cluster's CPU the mix wants once all compute is in use, the dearer it is.
+    double stranded = 0, slack = 1;
+    if (cpu > 0 && milli > 0 && cluster.total_cpu_milli() > 0) {
+      const double wanted = cpu / milli * static_cast<double>(cluster.total_milli()) /
+                            static_cast<double>(cluster.total_cpu_milli());
+      const double over = std::max(1.0, wanted / tuning_.cpu_plenty);
+      stranded =
+          std::min(tuning_.stranded * std::pow(over, tuning_.cpu_power), tuning_.stranded_most);
+      slack = std::max(1.0, tuning_.cpu_slack / (over * over));
+    }
     // Compute that one milli CPU sustains, in score units times 2^8.
-    compute_per_cpu_ =
-        cpu > 0 ? std::llround(256.0 * kUnit * milli / (tuning_.cpu_slack * cpu)) : 0;
-    stranded_weight_ = cpu > 0 ? std::lround(tuning_.stranded * 1024) : 0;
+    compute_per_cpu_ = cpu > 0 ? std::llround(256.0 * kUnit * milli / (slack * cpu)) : 0;
+    stranded_weight_ = std::lround(stranded * 1024);
     pattern_weight_ = std::lround(tuning_.pattern * kUnit);
     scarcity_weight_ = std::lround(tuning_.scarcity * kUnit);
 
@@ -57,6 +66,8 @@ class Default : public Policy {
     doublings_.fill(0);
     until_look_ = 0;
   }
+
+  std::vector<int32_t> CpuPerWhole() const override { return scarcity_.CpuPerWhole(); }
 
   uint64_t Adapt(const Cluster& cluster) override {
     if (until_look_-- > 0) return 0;

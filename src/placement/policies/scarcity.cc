@@ -29,25 +29,39 @@ void Scarcity::Learn(const std::vector<MixEntry>& entries, const Cluster& cluste
   present_ = 0;
   for (size_t i = 0; i < pools_.size(); ++i) present_ |= uint64_t{pools_[i].devices > 0} << i;
   std::map<std::pair<uint64_t, int32_t>, double> demand;
+  std::map<std::pair<uint64_t, int32_t>, int32_t> cpu;
   double total = 0;
   for (const MixEntry& e : entries) {
     const double milli = e.count * static_cast<double>(e.shape.TotalMilli());
     if (milli <= 0) continue;
     total += milli;
     const uint64_t pools = PoolsOf(e.shape);
-    if (pools != 0) demand[{pools, std::max(1, e.shape.devices)}] += milli;
+    if (pools == 0) continue;
+    const std::pair key(pools, std::max(1, e.shape.devices));
+    demand[key] += milli;
+    cpu[key] = std::max(cpu[key], e.shape.cpu_milli / key.second);
   }
   groups_.clear();
   multi_groups_.clear();
   for (const auto& [key, milli] : demand) {
     if (key.second > 1) {
-      Group g{key.first, key.second, 0};
+      Group g{key.first, key.second, 0, cpu[key]};
       for (const auto& [other, more] : demand) {
         if (other.second > 1 && (other.first & ~key.first) == 0) g.share += more / total;
       }
       multi_groups_.push_back(g);
     } else if (key.first != present_) {
-      groups_.push_back({key.first, 1, milli / total});
+      groups_.push_back({key.first, 1, milli / total, 0});
+    }
+  }
+  cpu_per_whole_.assign(pools_.size(), 0);
+  std::vector<int> choice(pools_.size(), kMaxPools + 1);
+  for (const Group& g : multi_groups_) {
+    for (uint64_t rest = g.pools; rest != 0; rest &= rest - 1) {
+      const auto pool = static_cast<size_t>(std::countr_zero(rest));
+      if (std::popcount(g.pools) >= choice[pool]) continue;
+      choice[pool] = std::popcount(g.pools);
+      cpu_per_whole_[pool] = g.cpu_milli;
     }
   }
   prices_.clear();

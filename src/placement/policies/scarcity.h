@@ -18,6 +18,8 @@ class Scarcity {
   void Learn(const std::vector<MixEntry>& entries, const Cluster& cluster);
   bool empty() const { return groups_.empty(); }
 
+  // Per pool: the CPU per device that requests for several devices with the least choice want.
+  const std::vector<int32_t>& CpuPerWhole() const { return cpu_per_whole_; }
   // How scarce the whole nodes of each pool are for requests for several devices, as Update saw it.
   const std::array<double, kMaxPools>& WholePressure() const { return whole_pressure_; }
 
@@ -32,6 +34,7 @@ class Scarcity {
     uint64_t pools;
     int32_t devices;      // > 1: they need so many untouched ones
     double share;         // of all expected compute
+    int32_t cpu_milli;    // per device, the most any of them wants
     double pressure = 0;  // share of what is left / room
   };
   uint64_t PoolsOf(const Shape& shape) const;
@@ -40,6 +43,7 @@ class Scarcity {
   uint64_t present_ = 0;             // pools with devices
   std::vector<Group> groups_;        // for one device or less
   std::vector<Group> multi_groups_;  // for several; here `share` includes groups within this one
+  std::vector<int32_t> cpu_per_whole_;
   std::array<double, kMaxPools> whole_pressure_{};
   std::unordered_map<uint64_t, std::array<int32_t, kMaxPools>> prices_;  // by PoolsOf
 };
