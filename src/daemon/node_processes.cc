@@ -317,12 +317,14 @@ void Node::HarvestEvents(Tenant& tenant) {
     region::UsageEvent& e = usage.event[i];
     const uint64_t sequence = e.sequence.load(std::memory_order_acquire);
     if (sequence == 0 || sequence % 2 != 0 || sequence == tenant.event_sequence[i]) continue;
-    // Copied field by field from memory that may change under us; whole if the sequence held.
-    const volatile region::UsageEvent& v = e;
-    const uint64_t bytes = v.bytes, limit = v.limit;
-    const uint32_t slot = v.slot, symbol = v.symbol;
-    const uint16_t device = v.device, cause = v.cause;
-    std::atomic_thread_fence(std::memory_order_acquire);
+    // Copied field by field from memory that may change under us; whole if the sequence holds until
+    // after the last (acquire: the second look at the sequence stays behind them).
+    const auto copy = [](auto& field) {
+      return std::atomic_ref(field).load(std::memory_order_acquire);
+    };
+    const uint64_t bytes = copy(e.bytes), limit = copy(e.limit);
+    const uint32_t slot = copy(e.slot), symbol = copy(e.symbol);
+    const uint16_t device = copy(e.device), cause = copy(e.cause);
     if (e.sequence.load(std::memory_order_relaxed) != sequence) continue;
     tenant.event_sequence[i] = sequence;
     if (cause == 0 || cause >= std::size(kCauses)) continue;

@@ -10,6 +10,14 @@ namespace {
 
 using Json = nlohmann::json;
 
+// At most `longest` bytes, and no character of UTF-8 cut in two: half of one is no JSON text.
+std::string Cut(std::string text, size_t longest) {
+  if (text.size() <= longest) return text;
+  while (longest > 0 && (static_cast<unsigned char>(text[longest]) & 0xc0) == 0x80) --longest;
+  text.resize(longest);
+  return text;
+}
+
 // Reads fields of one object, each at most once, and remembers the first error. What was not asked
 // for by name is unknown, and unknown is an error: a misspelt limit must not be no limit.
 class Fields {
@@ -107,7 +115,7 @@ class Fields {
         break;
       }
       if (item.is_string() && (cut || item.get_ref<const std::string&>().size() <= longest)) {
-        out.push_back(item.get<std::string>().substr(0, longest));
+        out.push_back(Cut(item.get<std::string>(), longest));
       } else if (item.is_number_unsigned() && item.get<uint64_t>() < 1'000'000) {
         out.push_back(std::to_string(item.get<uint64_t>()));
       } else {

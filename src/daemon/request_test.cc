@@ -72,6 +72,15 @@ TEST(Request, RefusalsNameTheField) {
     EXPECT_NE(WhyNot(body).find(why), std::string::npos) << body << " -> " << WhyNot(body);
 }
 
+TEST(Request, CommandsAreCutBetweenCharacters) {
+  std::string word(199, 'x');
+  word += "\u00e9\u00e9";
+  const auto r = ParseTenantRequest(nlohmann::json{{"mem_bytes", 1}, {"command", {word}}}.dump());
+  ASSERT_TRUE(r.ok());
+  EXPECT_EQ(r->command[0], std::string(199, 'x'));
+  EXPECT_NO_THROW(nlohmann::json(r->command).dump());
+}
+
 TEST(Request, PatchFollowsAndChecks) {
   ShareSpec s;
   s.mem = s.mem_max = 2_GiB;

@@ -101,6 +101,7 @@ class Machine:
         self.sim = f"{self.dir}/machine"
         os.makedirs(self.sim)
         self.probes, self.daemon, self.broker = [], None, None
+        self.said = tempfile.TemporaryFile("w+")  # the daemons' stderr: what a sanitizer found
         read, write = os.pipe()
         self.broker = subprocess.Popen(
             [f"{BUILD}/bin/divvy-sim-broker", "--profile", profile, "--dir", self.sim,
@@ -116,7 +117,7 @@ class Machine:
         process = subprocess.Popen(
             [f"{BUILD}/bin/divvyd", "--sim", self.profile, "--foreground", "--ready-fd",
              str(write), *self.options, *more], pass_fds=[write], env=self.env,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=self.said)
         os.close(write)
         with os.fdopen(read) as f:
             said = f.read().strip()
@@ -183,6 +184,10 @@ class Machine:
             self.broker.kill()
             self.broker.wait()
         shutil.rmtree(self.runtime, ignore_errors=True)
+        self.said.seek(0)
+        said = self.said.read()
+        self.said.close()
+        assert "Sanitizer" not in said, said
 
 
 class MachineTest(unittest.TestCase):
