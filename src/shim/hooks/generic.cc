@@ -1,5 +1,6 @@
 // The hooks whose body follows from their row in the table (generated/bodies.inc): submissions,
 // waits, orderings, calls that name a device, calls that take memory of unknown size, refusals.
+#include "src/shim/hooks/measured.h"
 #include "src/shim/hooks/submit.h"
 #include "src/shim/pools.h"
 
@@ -13,14 +14,8 @@ bool Allowed(const CUmemLocation& location, DriverSymbol symbol) noexcept {
   return location.type != CU_MEM_LOCATION_TYPE_DEVICE || DeviceAllowed(location.id, symbol);
 }
 
-constexpr bool Unloads(const char* name) {
-  for (const char* p = name; *p != 0; ++p)
-    if (p[0] == 'U' && p[1] == 'n' && p[2] == 'l' && p[3] == 'o') return true;
-  return false;
-}
+}  // namespace
 
-// Memory of unknown size shows in NVML's figures a moment later. A tenant that has nothing left is
-// refused before it takes more of it.
 bool ShareUsedUp(DriverSymbol symbol) noexcept {
   const Here here = CurrentPlace();
   Figures figures;
@@ -30,8 +25,6 @@ bool ShareUsedUp(DriverSymbol symbol) noexcept {
   Report(region::EventCause::kOutOfShare, static_cast<unsigned>(here.device), 0, symbol);
   return true;
 }
-
-}  // namespace
 
 // By class of the table. What puts work on the device's compute engines passes the gate. Copies
 // between host and device run beside kernels on engines of their own and are not held, nor are
@@ -74,11 +67,11 @@ bool ShareUsedUp(DriverSymbol symbol) noexcept {
     return g_driver.symbol arguments;                                                           \
   }
 
-#define DIVVY_HOOK_MEASURE(symbol, CLASS, parameters, arguments)                                 \
-  CUresult hook_##symbol parameters noexcept {                                                   \
-    DIVVY_ENTER(symbol, arguments);                                                              \
-    if (!Unloads(#symbol) && ShareUsedUp(DriverSymbol::symbol)) return CUDA_ERROR_OUT_OF_MEMORY; \
-    return g_driver.symbol arguments;                                                            \
+#define DIVVY_HOOK_MEASURE(symbol, CLASS, parameters, arguments)            \
+  CUresult hook_##symbol parameters noexcept {                              \
+    DIVVY_ENTER(symbol, arguments);                                         \
+    if (ShareUsedUp(DriverSymbol::symbol)) return CUDA_ERROR_OUT_OF_MEMORY; \
+    return g_driver.symbol arguments;                                       \
   }
 
 #include "src/shim/generated/bodies.inc"
