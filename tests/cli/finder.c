@@ -1,6 +1,7 @@
 // A CUDA program that finds its driver in the way that its first argument names, takes 1 GiB, asks
 // for 3 GiB more, and prints what it got: "1GiB:0 3GiB:2" inside a share of 2 GiB.
-//   finder linked|dlopen|path FILE|dlmopen|getproc|deepbind FILE|fork MODE...|exec MODE...|bare MODE...
+//   finder linked|dlopen|path FILE|dlmopen|getproc|deepbind FILE|fork MODE...|exec MODE...|bare
+//   MODE...
 // exec runs itself again with the environment as it is, bare with an empty one. Plain C, so that it
 // is as unaware as any program.
 #define _GNU_SOURCE
@@ -19,9 +20,8 @@ static void* library;
 static Fn ByDlsym(const char* name) { return (Fn)dlsym(library, name); }
 
 static Fn ByGetProc(const char* name) {
-  int (*get)(const char*, void**, int, unsigned long long, void*) =
-      (int (*)(const char*, void**, int, unsigned long long, void*))dlsym(library,
-                                                                          "cuGetProcAddress_v2");
+  int (*get)(const char*, void**, int, unsigned long long, void*) = (int (*)(
+      const char*, void**, int, unsigned long long, void*))dlsym(library, "cuGetProcAddress_v2");
   void* fn = NULL;
   char base[64];
   snprintf(base, sizeof(base), "%s", name);
@@ -83,9 +83,12 @@ int main(int argc, char** argv) {
     if (!plugin) return printf("%s\n", dlerror()), 1;
     return ((int (*)(void))dlsym(plugin, "TryLinked"))();
   }
-  if (!strcmp(mode, "path")) library = dlopen(argv[2], RTLD_NOW);
-  else if (!strcmp(mode, "dlmopen")) library = dlmopen(LM_ID_NEWLM, "libcuda.so.1", RTLD_NOW);
-  else library = dlopen("libcuda.so.1", RTLD_NOW);
+  if (!strcmp(mode, "path"))
+    library = dlopen(argv[2], RTLD_NOW);
+  else if (!strcmp(mode, "dlmopen"))
+    library = dlmopen(LM_ID_NEWLM, "libcuda.so.1", RTLD_NOW);
+  else
+    library = dlopen("libcuda.so.1", RTLD_NOW);
   if (!library) return printf("%s\n", dlerror()), 1;
   return Try(!strcmp(mode, "getproc") ? ByGetProc : ByDlsym);
 }
