@@ -31,49 +31,97 @@ uint64_t FileBytes(const char* name) noexcept {
   return bytes;
 }
 
-template <typename Load, typename Key>
-CUresult LoadCharged(DriverSymbol symbol, uint64_t bytes, const Load& load,
-                     const Key& key) noexcept {
+// What the driver took besides the variables: code, rounded up to its blocks. The difference of the
+// device's free memory says it; whatever else it says (others allocate at the same moment) is cut
+// off here and corrected by the daemon's measure.
+constexpr uint64_t kMostCodeBytes = 16 << 20;
+
+size_t FreeBytes() noexcept {
+  const RelaxedCapture relaxed;
+  size_t free = 0, total = 0;
+  return g_driver.cuMemGetInfo_v2(&free, &total) == CUDA_SUCCESS ? free : 0;
+}
+
+// Refused after the fact too, because what a module takes is known only when it is there.
+// `variables` were charged under the handle already.
+template <typename Handle, typename Unload>
+CUresult ChargeCode(DriverSymbol symbol, const Here& here, Handle loaded, uint64_t code_bytes,
+                    const Unload& unload) noexcept {
+  const auto device = static_cast<unsigned>(here.device);
+  const uint64_t units = region::UnitsOf(code_bytes);
+  const auto key = reinterpret_cast<uint64_t>(loaded);
+  if (units == 0) return CUDA_SUCCESS;
+  if (const Verdict v = Charge(device, units, Kind::kContext, symbol); v != Verdict::kGranted) {
+    GiveBack(Family::kModule, key, [&] { return unload(loaded); });
+    return CodeOf(v);
+  }
+  const bool known =
+      g_process.live.Update(Family::kModule, key, [&](LiveEntry& entry) { entry.units += units; });
+  if (!known &&
+      !g_process.live.Insert({key, Family::kModule, static_cast<uint8_t>(device),
+                              static_cast<uint8_t>(Kind::kContext), 0, here.context, units, 0}))
+    Degrade(2);  // stays booked until the process ends
+  return CUDA_SUCCESS;
+}
+
+// `load` writes `*out`; on a refusal `*out` is what it was.
+template <typename Handle, typename Load, typename Unload>
+CUresult LoadCharged(DriverSymbol symbol, uint64_t bytes, Handle* out, const Load& load,
+                     const Unload& unload) noexcept {
   if (ShareUsedUp(symbol)) return CUDA_ERROR_OUT_OF_MEMORY;
   const Here here = CurrentPlace();
-  if (bytes == 0 || here.device < 0) return load();
-  return TakeCharged(here, Family::kModule, Kind::kContext, region::UnitsOf(bytes), symbol, load,
-                     key);
+  if (here.device < 0 || out == nullptr) return load();
+  const Handle old = *out;
+  const size_t before = FreeBytes();
+  const auto key = [out] { return reinterpret_cast<uint64_t>(*out); };
+  CUresult r = bytes == 0 ? load()
+                          : TakeCharged(here, Family::kModule, Kind::kContext,
+                                        region::UnitsOf(bytes), symbol, load, key);
+  if (r != CUDA_SUCCESS) return r;
+  const size_t after = FreeBytes();
+  const uint64_t taken = before > after && after != 0 ? before - after : 0;
+  // Less than the variables: the driver makes those when they are first used.
+  const uint64_t code = taken >= bytes ? taken - bytes : taken;
+  r = ChargeCode(symbol, here, *out, code < kMostCodeBytes ? code : kMostCodeBytes, unload);
+  if (r != CUDA_SUCCESS) *out = old;
+  return r;
 }
+
+const auto kUnloadModule = [](CUmodule module) noexcept { return g_driver.cuModuleUnload(module); };
+const auto kUnloadLibrary = [](CUlibrary library) noexcept {
+  return g_driver.cuLibraryUnload(library);
+};
 
 }  // namespace
 
 CUresult hook_cuModuleLoad(CUmodule* module, const char* fname) noexcept {
   DIVVY_ENTER(cuModuleLoad, (module, fname));
   return LoadCharged(
-      DriverSymbol::cuModuleLoad, FileBytes(fname),
-      [&] { return g_driver.cuModuleLoad(module, fname); },
-      [&] { return reinterpret_cast<uint64_t>(*module); });
+      DriverSymbol::cuModuleLoad, FileBytes(fname), module,
+      [&] { return g_driver.cuModuleLoad(module, fname); }, kUnloadModule);
 }
 
 CUresult hook_cuModuleLoadData(CUmodule* module, const void* image) noexcept {
   DIVVY_ENTER(cuModuleLoadData, (module, image));
   return LoadCharged(
-      DriverSymbol::cuModuleLoadData, ImageBytes(image),
-      [&] { return g_driver.cuModuleLoadData(module, image); },
-      [&] { return reinterpret_cast<uint64_t>(*module); });
+      DriverSymbol::cuModuleLoadData, ImageBytes(image), module,
+      [&] { return g_driver.cuModuleLoadData(module, image); }, kUnloadModule);
 }
 
 CUresult hook_cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int numOptions,
                                  CUjit_option* options, void** optionValues) noexcept {
   DIVVY_ENTER(cuModuleLoadDataEx, (module, image, numOptions, options, optionValues));
   return LoadCharged(
-      DriverSymbol::cuModuleLoadDataEx, ImageBytes(image),
+      DriverSymbol::cuModuleLoadDataEx, ImageBytes(image), module,
       [&] { return g_driver.cuModuleLoadDataEx(module, image, numOptions, options, optionValues); },
-      [&] { return reinterpret_cast<uint64_t>(*module); });
+      kUnloadModule);
 }
 
 CUresult hook_cuModuleLoadFatBinary(CUmodule* module, const void* fatCubin) noexcept {
   DIVVY_ENTER(cuModuleLoadFatBinary, (module, fatCubin));
   return LoadCharged(
-      DriverSymbol::cuModuleLoadFatBinary, ImageBytes(fatCubin),
-      [&] { return g_driver.cuModuleLoadFatBinary(module, fatCubin); },
-      [&] { return reinterpret_cast<uint64_t>(*module); });
+      DriverSymbol::cuModuleLoadFatBinary, ImageBytes(fatCubin), module,
+      [&] { return g_driver.cuModuleLoadFatBinary(module, fatCubin); }, kUnloadModule);
 }
 
 CUresult hook_cuModuleUnload(CUmodule hmod) noexcept {
@@ -89,13 +137,13 @@ CUresult hook_cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_opti
   DIVVY_ENTER(cuLibraryLoadData, (library, code, jitOptions, jitOptionsValues, numJitOptions,
                                   libraryOptions, libraryOptionValues, numLibraryOptions));
   return LoadCharged(
-      DriverSymbol::cuLibraryLoadData, ImageBytes(code),
+      DriverSymbol::cuLibraryLoadData, ImageBytes(code), library,
       [&] {
         return g_driver.cuLibraryLoadData(library, code, jitOptions, jitOptionsValues,
                                           numJitOptions, libraryOptions, libraryOptionValues,
                                           numLibraryOptions);
       },
-      [&] { return reinterpret_cast<uint64_t>(*library); });
+      kUnloadLibrary);
 }
 
 CUresult hook_cuLibraryLoadFromFile(CUlibrary* library, const char* fileName,
@@ -107,13 +155,13 @@ CUresult hook_cuLibraryLoadFromFile(CUlibrary* library, const char* fileName,
               (library, fileName, jitOptions, jitOptionsValues, numJitOptions, libraryOptions,
                libraryOptionValues, numLibraryOptions));
   return LoadCharged(
-      DriverSymbol::cuLibraryLoadFromFile, FileBytes(fileName),
+      DriverSymbol::cuLibraryLoadFromFile, FileBytes(fileName), library,
       [&] {
         return g_driver.cuLibraryLoadFromFile(library, fileName, jitOptions, jitOptionsValues,
                                               numJitOptions, libraryOptions, libraryOptionValues,
                                               numLibraryOptions);
       },
-      [&] { return reinterpret_cast<uint64_t>(*library); });
+      kUnloadLibrary);
 }
 
 CUresult hook_cuLibraryUnload(CUlibrary library) noexcept {
