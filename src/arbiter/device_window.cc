@@ -4,6 +4,11 @@
 #include "src/arbiter/device_arbiter.h"
 
 namespace divvy::arbiter {
+namespace {
+
+constexpr int kCrowd = 32;  // tenants on one device
+
+}  // namespace
 
 // Lights need no window: their gate is open. They compete for one only among themselves.
 bool DeviceArbiter::Candidate(const Seat& s) const {
@@ -203,9 +208,12 @@ void DeviceArbiter::SetGates() {
 }
 
 Nanos DeviceArbiter::NextPoll() const {
+  // A crowd is polled less often: the cost of a poll grows with it, its errors average out.
+  const int crowd = std::clamp(int(active_.size()) / kCrowd, 1, 4);
   if (wanting_ > 1) {
     // Never finer because somebody runs or idles: what is billed between two samples would lean.
-    return phase_ == Phase::kDrain || yielded_ ? k_.poll_edge : k_.poll;
+    if (phase_ == Phase::kDrain || yielded_) return k_.poll_edge * crowd;
+    return k_.poll * crowd;
   }
   for (TenantIndex t : active_) {
     const Seat& s = seats_[t];
