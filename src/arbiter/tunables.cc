@@ -1,4 +1,4 @@
-// Dilation of the arbiter's constants.
+// Variants of the arbiter's constants: dilated, and for a device.
 #include "src/arbiter/tunables.h"
 
 namespace divvy::arbiter {
@@ -42,6 +42,17 @@ Tunables Tunables::Dilated(double factor) const {
                    &out.slice,
                    &out.switch_cost}) {
     *t = Nanos(static_cast<int64_t>(static_cast<double>(t->count()) * factor));
+  }
+  return out;
+}
+
+Tunables Tunables::For(Nanos slice, Nanos switch_cost) {
+  Tunables out;
+  out.slice = slice;
+  out.switch_cost = switch_cost;
+  if (switch_cost >= microseconds(100)) {
+    out.window_longest = out.idle_credit = milliseconds(20);
+    out.period = milliseconds(80);
   }
   return out;
 }

@@ -93,6 +93,9 @@ struct Tunables {
     return space;
   }
   Tunables Dilated(double factor) const;
+  // For a device with this slice and cost of a switch; windows are longer where switches are dear
+  // (100 us and more).
+  static Tunables For(Nanos slice, Nanos switch_cost);
 
  private:
   using seconds = std::chrono::seconds;

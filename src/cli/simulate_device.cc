@@ -115,8 +115,10 @@ void PrintText(const Mix& mix, const MixReport& r, const SimulateDeviceOptions& 
 void SimulateDevice(const SimulateDeviceOptions& options) {
   Mix mix = OrFail(arbiter::model::ReadMixFile(options.file));
   if (options.seconds > 0) mix.seconds = options.seconds;
+  const auto us = [](double x) { return arbiter::Nanos(int64_t(x * 1000)); };
+  const auto tunables = arbiter::Tunables::For(us(mix.machine.slice_us), us(mix.machine.switch_us));
   const MixReport report =
-      Measure(mix, {}, MeasureOptions{.seeds = options.seeds, .native = options.native});
+      Measure(mix, tunables, MeasureOptions{.seeds = options.seeds, .native = options.native});
   if (options.format == Format::kJson) {
     std::printf("%s\n", ToJson(mix, report, options).dump(2).c_str());
   } else {
