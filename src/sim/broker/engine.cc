@@ -200,11 +200,16 @@ class Engine::Walk {
       Turn(d, next);
       return true;
     }
-    if (d.slice_end_ns <= s_.clock_ns) {
+    if (d.slice_end_ns < s_.clock_ns) {
+      // Nobody else wanted the device at its end, or there had been an event: slices of a lone
+      // process follow one another.
+      uint64_t behind = s_.clock_ns - d.slice_end_ns, slice = e_.config_.slice_ns;
+      d.slice_end_ns += (behind + slice - 1) / slice * slice;
+    }
+    if (d.slice_end_ns == s_.clock_ns) {
       uint32_t next = NextWanting(d.process, index);
-      if (next == kNobody) {  // alone: its slices follow one another
-        uint64_t behind = s_.clock_ns - d.slice_end_ns;
-        d.slice_end_ns += (behind / e_.config_.slice_ns + 1) * e_.config_.slice_ns;
+      if (next == kNobody) {
+        d.slice_end_ns += e_.config_.slice_ns;
         return false;
       }
       SwitchOut(d, index);

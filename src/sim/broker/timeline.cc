@@ -121,7 +121,7 @@ struct Timeline::Impl : EngineListener {
   void TakeIn(uint32_t row, Client* c) {
     Channel* ch = c->channel;
     uint64_t tail = ch->tail.load(std::memory_order_relaxed);
-    uint64_t head = ch->head.load(std::memory_order_acquire);  // pairs with the client's push
+    uint64_t head = ch->head.load();  // seq_cst, after the dirty bit: pairs with the client's push
     head = std::min(head, tail + kOpSlots);
     for (; tail < head; ++tail) {
       uint32_t number = ch->ring[tail % kOpSlots];

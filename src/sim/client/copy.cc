@@ -21,6 +21,7 @@ constexpr uint64_t kKernelCopyNs = 2'000;
 struct Side {
   bool host = false;
   bool pinned = false;
+  bool array = false;  // its memory is in no range: the driver's own
   uint64_t at = 0;
   size_t row_bytes = 0, slice_bytes = 0;
   uint64_t last = 0;  // one past the last byte touched
@@ -43,6 +44,7 @@ CUresult MakeSide(CUmemorytype type, const void* host, CUdeviceptr device, CUarr
     case CU_MEMORYTYPE_ARRAY: {
       Array* a = ArrayOf(array);
       if (a == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+      out->array = true;
       base = a->memory.base;
       pitch = a->row_bytes();
       height = a->rows();
@@ -67,7 +69,7 @@ CUresult MakeSide(CUmemorytype type, const void* host, CUdeviceptr device, CUarr
   bool known_host = r && (r->kind == RangeKind::kHost || r->kind == RangeKind::kRegistered);
   if (type == CU_MEMORYTYPE_UNIFIED && !r) out->host = true;  // pageable memory
   if (known_host) out->host = out->pinned = true;
-  if (!out->host && !Accessible(out->at, out->last - out->at, false)) {
+  if (!out->host && !out->array && !Accessible(out->at, out->last - out->at, false)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   return CUDA_SUCCESS;
@@ -95,8 +97,8 @@ CUresult MakePlan(const CUDA_MEMCPY3D_PEER& c, Plan* p) {
 }
 
 void Carry(const Plan& p, const unsigned char* from, Context* context) {
-  if ((!p.src.host && !Accessible(p.src.at, p.src.last - p.src.at, false)) ||
-      (!p.dst.host && !Accessible(p.dst.at, p.dst.last - p.dst.at, true))) {
+  if ((!p.src.host && !p.src.array && !Accessible(p.src.at, p.src.last - p.src.at, false)) ||
+      (!p.dst.host && !p.dst.array && !Accessible(p.dst.at, p.dst.last - p.dst.at, true))) {
     FaultContext(context);
     return;
   }

@@ -166,14 +166,16 @@ CUresult sim_cuEventElapsedTime_v2(float* ms, CUevent start, CUevent end) {
   if (((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
   uint64_t at[2];
   Event* events[2] = {a, b};
+  Ticket recorded[2];
   for (int i = 0; i < 2; ++i) {
-    Ticket t;
-    {
-      std::lock_guard lock(events[i]->mu);
-      if (events[i]->recorded.stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-      t = events[i]->recorded;
-    }
-    if (!HasEnded(t)) return CUDA_ERROR_NOT_READY;
+    std::lock_guard lock(events[i]->mu);
+    recorded[i] = events[i]->recorded;
+  }
+  if (recorded[0].stream == nullptr || recorded[1].stream == nullptr) {
+    return CUDA_ERROR_INVALID_HANDLE;  // never recorded
+  }
+  if (!HasEnded(recorded[0]) || !HasEnded(recorded[1])) return CUDA_ERROR_NOT_READY;
+  for (int i = 0; i < 2; ++i) {
     std::lock_guard lock(events[i]->mu);
     at[i] = events[i]->done_ns;
   }

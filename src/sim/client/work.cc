@@ -218,12 +218,7 @@ class Executor {
     slot.released_ns.store(kNever, std::memory_order_relaxed);
     slot.wants_news.store(seen, std::memory_order_relaxed);
     slot.state.store(kOpFree, std::memory_order_relaxed);
-    // The timeline sleeps until just before a stream with work runs dry: only others must ring.
-    bool ring = true;
-    if (!q.pending.empty()) {
-      uint64_t end = p.channel()->slot[q.pending.back().slot].done_ns.load();
-      ring = end != kNever && end < slot.submit_ns + kSoonNs;
-    }
+    OpSlot* before = q.pending.empty() ? nullptr : &p.channel()->slot[q.pending.back().slot];
     q.pending.push_back({n, q.last_seq, std::move(work), wait, false});
     if (seen) q.effects.push_back(q.last_seq);
     if (!q.active) {
@@ -232,7 +227,11 @@ class Executor {
     }
     if (external) asking_.push_back({s, q.last_seq});
     Push(n);
-    if (ring) Ring();
+    // The timeline sleeps until just before a stream with work runs dry: only others must ring.
+    // Looked at after the push: while the end of the op before is not told, it has yet to look for
+    // more.
+    uint64_t end = before == nullptr ? 0 : before->done_ns.load();
+    if (end < slot.submit_ns + kSoonNs) Ring();
     if (seen) NeedThread();
     return {s, q.last_seq};
   }
@@ -241,7 +240,8 @@ class Executor {
     Channel* ch = Process::Get().channel();
     uint64_t head = ch->head.load(std::memory_order_relaxed);
     ch->ring[head % kOpSlots] = n;
-    ch->head.store(head + 1, std::memory_order_release);  // pairs with the timeline's reading
+    // seq_cst: whoever clears the dirty bit that MarkDirty finds set must see this place.
+    ch->head.store(head + 1);
     MarkDirty();
   }
   void MarkDirty() {
