@@ -3,7 +3,7 @@ JOBS ?= $(shell nproc)
 CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup build demo test check-fast bench gen asan tsan clang fuzz model roots format clean
+.PHONY: help all setup build demo test check-fast bench bench-placement gen asan tsan clang fuzz model roots format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,6 +31,9 @@ check-fast: ## format, layers, generator output: seconds, needs no build
 
 bench: build ## benchmarks; ratios from one run
 	@for b in build/bench/*; do [ -x "$$b" ] && { echo "== $$b"; "$$b" || exit 1; }; done
+
+bench-placement: build ## placement: conformance, goals, scaling (about 10 minutes; needs the trace)
+	@tools/bench_placement.py
 
 gen: ## write src/*/generated and docs from api/
 	@tools/gen.sh

@@ -76,7 +76,7 @@ TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, Dev
   t.gang = request.gang;
   t.granted_milli = static_cast<int16_t>(granted_milli);
   t.min_milli = static_cast<int16_t>(request.min_compute_milli);
-  t.priority = static_cast<int16_t>(request.priority);
+  t.priority = request.priority;
   t.service = request.service;
   Attach(id, t);
   if (!marks_.empty()) journal_.push_back({Undo::Op::kPlace, id, {}});

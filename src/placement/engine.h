@@ -31,13 +31,14 @@ struct Tenant {
   NodeId node = kNoNode;  // kNoNode: not placed (a free record)
   DeviceMask devices = 0;
   TenantId next = 0;  // next on the same node, or next free record
-  uint32_t space = 0;
   uint32_t gang = 0;
+  int32_t priority = 0;
+  uint16_t space = 0;
   int16_t granted_milli = 0;  // compute on each device; below the shape's while squeezed
   int16_t min_milli = 0;      // 0 = not elastic
-  int16_t priority = 0;
   ServiceClass service = ServiceClass::kStandard;
 };
+static_assert(sizeof(Tenant) == 32);
 inline constexpr TenantId kNoTenant = ~TenantId{0};
 
 class Engine {

@@ -61,7 +61,7 @@ struct Request {
   int32_t min_compute_milli = 0;  // elastic down to this; 0 = not elastic
   int32_t priority = 0;           // higher may preempt lower
   ServiceClass service = ServiceClass::kStandard;
-  uint32_t space = 0;  // namespace, see Quotas
+  uint16_t space = 0;  // namespace, see Quotas
   uint32_t gang = 0;   // 0 = none
 };
 

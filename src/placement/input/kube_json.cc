@@ -132,10 +132,11 @@ Status ReadPod(const Json& json, int32_t largest_memory,
   pod.node = Text(At(json, {"spec", "nodeName"}));
   const auto [it, added] = spaces->try_emplace(space, static_cast<uint32_t>(out->spaces.size()));
   if (added) out->spaces.push_back(space);
-  pod.request.space = it->second;
+  if (it->second > UINT16_MAX) return Invalid("more than 65536 namespaces");
+  pod.request.space = static_cast<uint16_t>(it->second);
   if (const Json& priority = At(json, {"spec", "priority"}); priority.is_number_integer()) {
     pod.request.priority =
-        static_cast<int32_t>(std::clamp<int64_t>(priority.get<int64_t>(), -30000, 30000));
+        static_cast<int32_t>(std::clamp<int64_t>(priority.get<int64_t>(), INT32_MIN, INT32_MAX));
   }
   int64_t cpu = 0, memory = 0, devices = 0, compute = 0, device_memory = 0;
   bool partial = false;

@@ -9,6 +9,7 @@
 
 #include "src/placement/pattern.h"
 #include "src/placement/policies/expected_use.h"
+#include "src/placement/policies/familiar.h"
 #include "src/placement/policies/scarcity.h"
 
 namespace divvy::placement {
@@ -98,6 +99,7 @@ class Default : public Policy {
   }
 
   Choice Evaluate(const NodeView& view, const Shape& shape) const override {
+    if (patterns_.empty()) return {Fullness(view, shape), UsualDevices(view, shape)};  // as binpack
     const Node& n = view.node;
     const ExpectedUse::Row before = use_.At(n, n.cpu_left);
     const ExpectedUse::Row after = use_.At(n, n.cpu_left - shape.cpu_milli);

@@ -19,6 +19,8 @@ double Rng::Exponential() { return -std::log(1.0 - Uniform()); }
 
 namespace {
 
+constexpr size_t kMostArrivals = 20'000'000;
+
 template <typename T>
 std::vector<uint32_t> ByName(const std::vector<T>& things) {
   std::vector<uint32_t> order(things.size());
@@ -104,15 +106,16 @@ Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio) {
   }
   Shuffle(&order.arrivals, &rng);
   const double limit = ratio * static_cast<double>(inventory.TotalMilli());
+  // The order is random already: dropping from its end drops at random.
   while (static_cast<double>(demand) > limit && !order.arrivals.empty()) {
-    const size_t at = rng.Below(order.arrivals.size());
-    demand -= milli(order.arrivals[at]);
-    order.arrivals.erase(order.arrivals.begin() + static_cast<ptrdiff_t>(at));
+    demand -= milli(order.arrivals.back());
+    order.arrivals.pop_back();
   }
-  // A list without a single GPU request never reaches the limit: it is played once.
-  bool any_device = false;
-  for (const Pod& p : inventory.pods) any_device |= p.request.shape.devices > 0;
-  while (any_device) {
+  // A list that asks for no compute never reaches the limit: it is played once. One that asks for
+  // next to none is cut off.
+  const bool any = std::any_of(inventory.pods.begin(), inventory.pods.end(),
+                               [](const Pod& p) { return p.request.shape.TotalMilli() > 0; });
+  while (any && order.arrivals.size() < kMostArrivals) {
     const auto at = static_cast<uint32_t>(rng.Below(by_name.size()));
     if (static_cast<double>(demand + milli(at)) > limit) break;
     demand += milli(at);
