@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <fstream>
@@ -31,6 +32,18 @@ Module* Live(CUmodule handle) {
   auto* m = reinterpret_cast<Module*>(handle);
   std::lock_guard lock(All().mu);
   return All().modules.count(m) != 0 ? m : nullptr;
+}
+
+// Large variables are zeroed by giving their pages back, so that they cost nothing until touched.
+void Zero(void* at, uint64_t bytes) {
+  constexpr uint64_t kPage = 4096, kWorthIt = 1 << 20;
+  const uint64_t whole = bytes / kPage * kPage;
+  if (bytes < kWorthIt || reinterpret_cast<uintptr_t>(at) % kPage != 0 ||
+      madvise(at, whole, MADV_REMOVE) != 0) {
+    memset(at, 0, bytes);
+    return;
+  }
+  memset(static_cast<char*>(at) + whole, 0, bytes - whole);
 }
 
 Function* Live(CUfunction handle) {
@@ -127,7 +140,7 @@ CUresult GlobalIn(Module* m, const std::string& name, CUdeviceptr* ptr, size_t* 
     if (CUresult e = TakeMemory(m->context, std::max<size_t>(known->second, 1), &r)) return e;
     r.kind = RangeKind::kGlobal;
     r.bytes = known->second;
-    memset(reinterpret_cast<void*>(r.base), 0, r.bytes);
+    Zero(reinterpret_cast<void*>(r.base), r.bytes);
     AddressMap::Get().Insert(r);
     it = m->globals.emplace(name, r).first;
   }
