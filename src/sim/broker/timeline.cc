@@ -195,7 +195,8 @@ struct Timeline::Impl : EngineListener {
     uint64_t wake = kNever;
     if (!engine.idle()) {
       auto outlook = engine.Predict(now + kLookAheadNs, now + 20'000, kLookAheadEvents);
-      wake = std::min(now + kUtilFlushNs, now + (outlook.known_ns - now) * 3 / 4);
+      uint64_t known = std::max(outlook.known_ns, now);
+      wake = std::min(now + kUtilFlushNs, now + (known - now) * 3 / 4);
       if (outlook.dry_ns != kNever) wake = std::min(wake, outlook.dry_ns - 10'000);
       wake = std::max(wake, now + 10'000);
     }
