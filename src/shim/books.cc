@@ -138,8 +138,13 @@ void Credit(unsigned device, uint64_t units, Kind kind) noexcept {
                    kind, s->sequence);
   region::Usage& usage = *s->usage;
   g_process.books.Unlock();
-  // After the credit: partner of the waiter's fetch_add before its try.
+  // After the credit: partner of the waiter's fetch_add before its try. On x86 the locked exchange
+  // of the book has ordered this load already.
+#if !defined(__x86_64__)
   std::atomic_thread_fence(std::memory_order_seq_cst);
+#else
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#endif
   if (__builtin_expect(usage.freed_waiters.load(std::memory_order_relaxed) != 0, 0)) {
     usage.freed_word.fetch_add(1, std::memory_order_relaxed);
     usage.freed_futex.fetch_add(1);

@@ -1,5 +1,5 @@
 // The gate: every submission of GPU work passes here before it goes to the driver. While the tenant
-// is alone on its device and not paused, that is one load and one branch, and one relaxed add that
+// is alone on its device and not paused, that is one load and one branch, and one addition that
 // counts the submission. Any thread; GateSlow may wait, bounded.
 #pragma once
 
@@ -16,8 +16,11 @@ inline bool GateOpen() noexcept {
   const region::U32* word = g_process.gate_word.load(std::memory_order_relaxed);
   return __builtin_expect(word != nullptr && word->load(std::memory_order_relaxed) == 0, 1);
 }
+// For people and the audit: an addition that loses one when two threads meet costs a fifth of one
+// that does not.
 inline void CountLaunch() noexcept {
-  g_process.launches.load(std::memory_order_relaxed)->fetch_add(1, std::memory_order_relaxed);
+  region::U64& n = *g_process.launches.load(std::memory_order_relaxed);
+  n.store(n.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 inline CUresult PassGate() noexcept {
   if (!GateOpen())

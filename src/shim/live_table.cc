@@ -12,7 +12,7 @@ constexpr size_t kArenaBytes = sizeof(LiveEntry) * kFirstCapacity * LiveTable::k
 LiveEntry* LiveTable::Slot(Shard& shard, Family family, uint64_t key) noexcept {
   if (shard.capacity == 0) return nullptr;
   const uint32_t mask = shard.capacity - 1;
-  // Ends: at most three quarters of a shard are in use.
+  // Ends: there is always an empty place.
   for (uint32_t i = Home(shard, family, key);; i = (i + 1) & mask) {
     LiveEntry& entry = shard.entries[i];
     if (entry.family == Family::kNone || (entry.key == key && entry.family == family))
@@ -45,10 +45,12 @@ bool LiveTable::Grow(Shard& shard) noexcept {
     if (arena == nullptr) return false;
     shard.entries = arena + kFirstCapacity * static_cast<size_t>(&shard - shard_);
     shard.capacity = kFirstCapacity;
+    shard.shift = 64 - __builtin_ctz(kFirstCapacity);
     return true;
   }
   Shard bigger{};
   bigger.capacity = shard.capacity * 2;
+  bigger.shift = shard.shift - 1;
   bigger.entries = static_cast<LiveEntry*>(MapPages(sizeof(LiveEntry) * bigger.capacity));
   if (bigger.entries == nullptr) return false;
   for (uint32_t i = 0; i < shard.capacity; ++i)
@@ -57,6 +59,7 @@ bool LiveTable::Grow(Shard& shard) noexcept {
   if (shard.mapped) UnmapPages(shard.entries, sizeof(LiveEntry) * shard.capacity);
   shard.entries = bigger.entries;
   shard.capacity = bigger.capacity;
+  shard.shift = bigger.shift;
   shard.mapped = 1;
   return true;
 }
@@ -65,8 +68,9 @@ bool LiveTable::Insert(const LiveEntry& entry, LiveEntry* replaced) noexcept {
   if (replaced != nullptr) replaced->family = Family::kNone;
   Shard& shard = ShardOf(entry.family, entry.key);
   if (!shard.lock.Lock()) return false;
-  // A quarter stays free; if the kernel has no memory left, go on until one place is.
-  bool room = shard.count * 4 < shard.capacity * 3 || Grow(shard);
+  // Half stays free, so that walks are short; if the kernel has no memory left, go on until one
+  // place is.
+  bool room = shard.count * 2 < shard.capacity || Grow(shard);
   if (!room) room = shard.count + 1 < shard.capacity;
   if (room) {
     LiveEntry* at = Slot(shard, entry.family, entry.key);
@@ -112,7 +116,7 @@ uint64_t LiveTable::Count() noexcept {
 void LiveTable::Reset() noexcept {
   for (Shard& shard : shard_) {
     if (shard.mapped) UnmapPages(shard.entries, sizeof(LiveEntry) * shard.capacity);
-    shard.capacity = shard.count = shard.mapped = 0;
+    shard.capacity = shard.count = shard.shift = shard.mapped = 0;
     shard.entries = nullptr;
   }
   if (arena_ != nullptr) UnmapPages(arena_, kArenaBytes);

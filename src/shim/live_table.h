@@ -41,7 +41,7 @@ static_assert(sizeof(LiveEntry) == 32);
 
 class LiveTable {
  public:
-  static constexpr unsigned kShards = 64;
+  static constexpr unsigned kShards = 64;  // as many as six bits of the hash tell apart
 
   // Replaces an entry with the same key (the driver gave the same address out again, so the old
   // entry's end was missed); `replaced`, if given, receives it, family kNone if there was none.
@@ -86,18 +86,18 @@ class LiveTable {
     BoundedLock lock;
     uint32_t capacity = 0;  // power of two, or 0
     uint32_t count = 0;
+    uint32_t shift = 0;   // 64 - log2(capacity)
     uint32_t mapped = 0;  // 1: entries are this shard's own pages
     LiveEntry* entries = nullptr;
   };
+  // Multiplication spreads what allocators give out (equal steps) almost evenly over the top bits:
+  // the first six choose the shard, the next its place.
   static uint64_t Hash(Family family, uint64_t key) noexcept {
-    uint64_t h = (key ^ (static_cast<uint64_t>(family) << 56)) * 0x9e3779b97f4a7c15u;
-    return h ^ (h >> 29);
+    return (key ^ (static_cast<uint64_t>(family) << 56)) * 0x9e3779b97f4a7c15u;
   }
-  Shard& ShardOf(Family family, uint64_t key) noexcept {
-    return shard_[Hash(family, key) % kShards];
-  }
+  Shard& ShardOf(Family family, uint64_t key) noexcept { return shard_[Hash(family, key) >> 58]; }
   static uint32_t Home(const Shard& shard, Family family, uint64_t key) noexcept {
-    return static_cast<uint32_t>(Hash(family, key) >> 6) & (shard.capacity - 1);
+    return static_cast<uint32_t>((Hash(family, key) << 6) >> shard.shift);
   }
   // The entry, or the empty place where it would stand; nullptr if the shard has no memory yet.
   static LiveEntry* Slot(Shard& shard, Family family, uint64_t key) noexcept;

@@ -1,27 +1,33 @@
 // The waiting half of the bounded lock; see lock.h.
 #include "src/shim/lock.h"
 
+#include <sched.h>
+
 namespace divvy::shim {
 
 bool BoundedLock::LockSlow() noexcept {
-  // Holders are gone within tens of nanoseconds unless they were preempted: look a few times first.
-  for (int i = 0; i < 64; ++i) {
+  // A holder that runs is gone within tens of nanoseconds; one that was preempted needs the core.
+  constexpr unsigned kSpins = 128, kYields = 64;
+  constexpr timespec kNap{0, 50000};
+  const auto try_once = [this] {
+    return word_.load(std::memory_order_relaxed) == 0 &&
+           word_.exchange(1, std::memory_order_acquire) == 0;
+  };
+  for (unsigned i = 0; i < kSpins; ++i) {
+    if (try_once()) return true;
+#if defined(__x86_64__)
     __builtin_ia32_pause();
-    uint32_t free = kFree;
-    if (word_.compare_exchange_weak(free, kHeld, std::memory_order_acquire,
-                                    std::memory_order_relaxed))
-      return true;
+#endif
   }
-  const uint64_t start = MonotonicNs();
-  while (word_.exchange(kContended, std::memory_order_acquire) != kFree) {
-    const uint64_t waited = MonotonicNs() - start;
-    if (waited >= kPatienceNs) return false;
-    const uint64_t left = kPatienceNs - waited;
-    const timespec slice{static_cast<time_t>(left / 1000000000u),
-                         static_cast<long>(left % 1000000000u)};
-    Futex(&word_, FUTEX_WAIT_PRIVATE, kContended, &slice);
+  for (unsigned i = 0; i < kYields; ++i) {
+    if (try_once()) return true;
+    sched_yield();
   }
-  return true;
+  for (const uint64_t start = MonotonicNs(); MonotonicNs() - start < kPatienceNs;) {
+    if (try_once()) return true;
+    nanosleep(&kNap, nullptr);
+  }
+  return false;
 }
 
 }  // namespace divvy::shim

@@ -1,7 +1,8 @@
-// The process-private lock of the shim's own books: a futex word, held for tens of nanoseconds,
-// never across a driver call. Bounded: a thread that cannot get it within kPatience (its holder was
-// stopped or killed inside) gives up and the caller steps down visibly instead of hanging its host.
-// Lives in memory that fork wipes, so a child always finds it free. Any thread of the tenant.
+// The process-private lock of the shim's own books: held for tens of nanoseconds, never across a
+// driver call, so a waiter looks again instead of being woken, and giving it back is a plain store.
+// Bounded: a thread that cannot get it within kPatience (its holder was stopped or killed inside)
+// gives up and the caller steps down visibly instead of hanging its host. Lives in memory that fork
+// wipes, so a child always finds it free. Any thread of the tenant.
 #pragma once
 
 #include <linux/futex.h>
@@ -31,22 +32,14 @@ class BoundedLock {
 
   // False: not within kPatienceNs. Acquire: partner of Unlock's release.
   bool Lock() noexcept {
-    uint32_t free = kFree;
-    if (__builtin_expect(word_.compare_exchange_strong(free, kHeld, std::memory_order_acquire,
-                                                       std::memory_order_relaxed),
-                         1))
-      return true;
+    if (__builtin_expect(word_.exchange(1, std::memory_order_acquire) == 0, 1)) return true;
     return LockSlow();
   }
-  void Unlock() noexcept {
-    if (__builtin_expect(word_.exchange(kFree, std::memory_order_release) == kContended, 0))
-      Futex(&word_, FUTEX_WAKE_PRIVATE, 1, nullptr);
-  }
+  void Unlock() noexcept { word_.store(0, std::memory_order_release); }
 
  private:
-  static constexpr uint32_t kFree = 0, kHeld = 1, kContended = 2;
   __attribute__((noinline)) bool LockSlow() noexcept;
-  std::atomic<uint32_t> word_{kFree};
+  std::atomic<uint32_t> word_{0};
 };
 
 }  // namespace divvy::shim

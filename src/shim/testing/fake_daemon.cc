@@ -54,6 +54,7 @@ void FakeDaemon::MakeSegments(uint64_t generation) {
   for (size_t i = 0; i < shares_.size(); ++i) {
     region::PolicyDevice& d = policy_->device[i];
     memset(d.uuid, shares_[i].uuid_byte, 16);
+    if (shares_[i].uuid.size() == 16) memcpy(d.uuid, shares_[i].uuid.data(), 16);
     d.nvml_index = shares_[i].nvml_index;
     d.limit_bytes = shares_[i].limit_bytes;
     d.rest_bytes = UINT64_MAX;

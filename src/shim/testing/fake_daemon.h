@@ -15,10 +15,11 @@
 namespace divvy::shim::testing {
 
 struct FakeShare {
-  uint8_t uuid_byte = 1;  // the UUID is sixteen of these
+  uint8_t uuid_byte = 1;  // the UUID is sixteen of these, unless uuid is given
   uint64_t limit_bytes = 1 << 30;
   uint64_t context_bytes = 0;
   uint32_t nvml_index = 0;
+  std::vector<uint8_t> uuid = {};
 };
 
 class FakeDaemon {

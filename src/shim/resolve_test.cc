@@ -1,0 +1,172 @@
+// libdivvy.so preloaded into programs that find the (simulated) driver in every way that there is:
+// each must meet the share. Real processes, the real library, a fake daemon.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "src/shim/testing/fake_daemon.h"
+
+namespace divvy::shim {
+namespace {
+
+std::string Build(const std::string& file) {
+  const char* build = getenv("DIVVY_BUILD_DIR");
+  return std::string(build != nullptr ? build : "build") + "/" + file;
+}
+
+struct Outcome {
+  std::string said;  // the last line
+  int status;
+};
+
+Outcome RunProgram(const std::vector<std::string>& argv,
+                   const std::vector<std::string>& environment) {
+  int out[2];
+  EXPECT_EQ(pipe(out), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(out[1], 1);
+    close(out[0]);
+    close(out[1]);
+    std::vector<char*> a, e;
+    for (auto& s : argv) a.push_back(const_cast<char*>(s.c_str()));
+    for (auto& s : environment) e.push_back(const_cast<char*>(s.c_str()));
+    a.push_back(nullptr);
+    e.push_back(nullptr);
+    execve(a[0], a.data(), e.data());
+    _exit(127);
+  }
+  close(out[1]);
+  std::string text;
+  char block[512];
+  for (ssize_t n; (n = read(out[0], block, sizeof(block))) > 0;)
+    text.append(block, static_cast<size_t>(n));
+  close(out[0]);
+  int status;
+  waitpid(child, &status, 0);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  const size_t line = text.rfind('\n');
+  return {line == std::string::npos ? text : text.substr(line + 1), status};
+}
+
+// One simulated machine for all tests; it ends by itself with this process.
+struct Folder {
+  std::string path;
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+const std::string& Machine() {
+  static const Folder folder{[] {
+    char name[] = "/tmp/divvy-resolve-sim-XXXXXX";
+    const std::string made = mkdtemp(name);
+    if (fork() == 0) {
+      const std::string broker = Build("bin/divvy-sim-broker");
+      execl(broker.c_str(), broker.c_str(), "--profile", "h100", "--dir", made.c_str(), "--linger",
+            "0", nullptr);
+      _exit(127);
+    }
+    while (!std::filesystem::exists(made + "/broker.sock")) usleep(1000);
+    return made;
+  }()};
+  return folder.path;
+}
+
+std::vector<std::string> PlainEnvironment() {
+  return {"DIVVY_SIM_DIR=" + Machine(), "LD_LIBRARY_PATH=" + Build("lib/sim")};
+}
+
+std::vector<uint8_t> DeviceUuid() {
+  const std::string hex = RunProgram({Build("test/shim_probe"), "uuid"}, PlainEnvironment()).said;
+  std::vector<uint8_t> uuid;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    uuid.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return uuid;
+}
+
+testing::FakeShare Share() {
+  static const std::vector<uint8_t> uuid = DeviceUuid();
+  testing::FakeShare share;
+  share.limit_bytes = 2ull << 30;
+  share.uuid = uuid;
+  return share;
+}
+
+struct ResolveTest : ::testing::TestWithParam<const char*> {
+  ResolveTest() : daemon({Share()}) {}
+  std::vector<std::string> Environment(bool tenant = true) {
+    std::vector<std::string> e = PlainEnvironment();
+    e.push_back("LD_PRELOAD=" + Build("lib/libdivvy.so"));
+    if (tenant) e.push_back("DIVVY_SOCKET=" + daemon.socket());
+    return e;
+  }
+  void SetUp() override {
+    char name[] = "/tmp/divvy-resolve-XXXXXX";
+    scratch = mkdtemp(name);
+  }
+  void TearDown() override { std::filesystem::remove_all(scratch); }
+  std::string Copy() {
+    const auto to = scratch / "libcuda.so.1";
+    std::filesystem::copy_file(Build("lib/sim/libcuda.so.1"), to);
+    return to.string();
+  }
+  testing::FakeDaemon daemon;
+  std::filesystem::path scratch;
+};
+
+TEST_P(ResolveTest, MeetsTheShare) {
+  const Outcome o = RunProgram({Build("test/shim_probe"), GetParam()}, Environment());
+  EXPECT_EQ(o.said, "refused") << "status " << o.status;
+}
+INSTANTIATE_TEST_SUITE_P(Ways, ResolveTest,
+                         ::testing::Values("dlsym", "dlvsym", "default", "next", "dlmopen", "proc",
+                                           "proc1", "dlsym-of-dlsym", "reopened", "atexit",
+                                           "destructor", "fork"));
+
+TEST_F(ResolveTest, ALinkedProgramMeetsTheShare) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe_linked")}, Environment()).said, "refused");
+}
+
+TEST_F(ResolveTest, ADriverByAbsolutePathMeetsTheShare) {
+  EXPECT_EQ(
+      RunProgram({Build("test/shim_probe"), "dlsym", Build("lib/sim/libcuda.so.1")}, Environment())
+          .said,
+      "refused");
+}
+
+TEST_F(ResolveTest, APrivateCopyMeetsTheShare) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "dlsym", Copy()}, Environment()).said, "refused");
+}
+
+TEST_F(ResolveTest, ASecondCopyIsAnsweredFromTheFirst) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "two-copies", Copy()}, Environment()).said,
+            "refused");
+}
+
+TEST_F(ResolveTest, ALibraryThatBindsDeepMeetsTheShare) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "plugin", Build("test/libshim_probe_plugin.so")},
+                       Environment())
+                .said,
+            "refused");
+}
+
+TEST_F(ResolveTest, WhatDoesNotExistStaysUnfound) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "missing"}, Environment()).said, "unfound");
+}
+
+TEST_F(ResolveTest, AProgramThatIsNoTenantHasTheWholeDevice) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "dlsym"}, Environment(false)).said, "granted");
+  EXPECT_EQ(RunProgram({Build("test/shim_probe_linked")}, Environment(false)).said, "granted");
+}
+
+TEST_F(ResolveTest, AProgramWithoutADriverRunsOn) {
+  const Outcome o = RunProgram({"/bin/echo", "hello"}, Environment());
+  EXPECT_EQ(o.said, "hello");
+  EXPECT_EQ(daemon.hellos(), 0u) << "a process that never touches the GPU says nothing";
+}
+
+}  // namespace
+}  // namespace divvy::shim
