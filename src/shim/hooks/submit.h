@@ -34,7 +34,7 @@ static_assert(offsetof(Process, gate_word) == 16 && offsetof(Process, launches) 
         "jne divvy_slow_" #symbol                                     \
         "\n\t"                                                        \
         "movq divvy_process+24(%%rip), %%rax\n\t"                     \
-        "incq (%%rax)\n\t"                                       \
+        "incq (%%rax)\n\t"                                            \
         "jmp *divvy_driver+%c0(%%rip)"                                \
         :                                                             \
         : "i"(offsetof(abi::DriverFns, symbol)));                     \
