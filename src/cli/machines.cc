@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,6 +115,13 @@ std::vector<Machine> Chosen(const std::string& sim_profile) {
 
 Status EnsureDaemon(const Machine& machine) {
   if (machine.api.Alive()) return {};
+  // The longest name below it is a tenant's socket, tenants/NAME/tenant.sock.
+  constexpr size_t kBelow = sizeof("/tenants/12345678/tenant.sock"),
+                   kMost = sizeof(sockaddr_un::sun_path);
+  if (machine.dir.size() + kBelow > kMost)
+    return Invalid(
+        "the runtime folder " + machine.dir + " has a name too long for sockets in it; " +
+        "set DIVVY_RUNTIME_DIR to one below " + std::to_string(kMost - kBelow) + " characters");
   if (const Status made = paths::MakeRuntimeDir(machine.dir); !made.ok()) return made;
   const std::string lock = paths::StartLock(machine.dir);
   const UniqueFd fd(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
