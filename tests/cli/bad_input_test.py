@@ -95,6 +95,20 @@ class BadInput(harness.DivvyTest):
         self.refused(self.run_args() + ["true"], 125, "DIVVY_RUNTIME_DIR")
         self.env["DIVVY_RUNTIME_DIR"] = self.dir
 
+    @unittest.skipUnless(harness.can_isolate(), "needs root and mount namespaces")
+    def test_runtime_folder_that_is_full_or_read_only(self):
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", self.dir]
+        for then, words in (
+                (["dd", "if=/dev/zero", f"of={self.dir}/fill", "bs=1k", "count=128"],
+                 ["No space left"]),
+                (["mount", "-o", "remount,ro", self.dir], ["Read-only", "DIVVY_RUNTIME_DIR"])):
+            script = "; ".join(" ".join(c) + " 2>/dev/null" for c in (mount, then))
+            with self.subTest(then=then[0]):
+                done = self.divvy(*self.run_args(), "echo", "ran",
+                                  prefix=["unshare", "-m", "sh", "-c", script + '; exec "$@"', "-"])
+                self.assertEqual((done.returncode, done.stdout), (125, ""))
+                self.assert_one_line(done, self.dir, *words)
+
     def test_stale_socket_is_no_daemon(self):
         where = os.path.join(self.dir, "sim", "h100")
         os.makedirs(where)

@@ -40,6 +40,12 @@ class Memory(harness.DivvyTest):
         self.assertEqual({n: t["shares"][0]["kinds"]["linear"] for n, t in tenants.items()},
                          {"a": 2 * GiB, "b": GiB})
         self.assertEqual(tenants["a"]["shares"][0]["device"], tenants["b"]["shares"][0]["device"])
+        with_processes = self.divvy("ps", "-p").stdout
+        for tenant in tenants.values():
+            self.assertIn(f"pid {tenant['processes'][0]['pid']}", with_processes)
+        devices = {d["index"]: d for d in self.json("devices", "--sim", "h100")["devices"]}
+        self.assertEqual(devices[0]["promised_bytes"], 5 * GiB)
+        self.assertEqual(sorted(devices[0]["tenants"]), ["a", "b"])
         for p in (first, second):
             p.terminate()
             self.assertEqual(p.wait(harness.LONG), 0, "load ends in order on SIGTERM")
