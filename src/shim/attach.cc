@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "src/shim/elf_lookup.h"
 #include "src/shim/gate.h"
 #include "src/shim/hello.h"
 #include "src/shim/pages.h"
@@ -64,7 +65,7 @@ void FillHeld(const Session& session, wire::Hello* hello) noexcept {
 }
 
 // Under attach_lock and books: nobody is changing a book while the session changes.
-void Adopt(const Welcomed& welcomed) noexcept {
+void Adopt(const Welcomed& welcomed, uint32_t ns_pid) noexcept {
   Session& next = g_process.sessions[g_process.session_count % kSessions];
   if (next.policy != nullptr) Unmap(next.policy, next.usage);
   next.policy = welcomed.policy;
@@ -84,7 +85,7 @@ void Adopt(const Welcomed& welcomed) noexcept {
   // A slot is handed over clean, but the daemon may have booked our charges in it, and with them
   // operations of its own: continue after the newest.
   next.sequence = static_cast<uint32_t>(slot.done_sequence.load(std::memory_order_relaxed));
-  slot.ns_pid.store(static_cast<uint32_t>(getpid()), std::memory_order_relaxed);
+  slot.ns_pid.store(ns_pid, std::memory_order_relaxed);
   slot.state_flags.store(
       region::kShimActive |
           (g_process.degraded.load(std::memory_order_relaxed) != 0 ? region::kShimDegraded : 0u),
@@ -98,11 +99,18 @@ void Adopt(const Welcomed& welcomed) noexcept {
   OpenGates(next);
 }
 
+// True in a copy of the shim that was loaded into a name space of its own (dlmopen): the program is
+// not among the objects there.
+bool InNamespaceOfItsOwn() noexcept {
+  return !FindModule([](const Module& m) { return m.path[0] == 0; });
+}
+
 // Says hello once. Under attach_lock.
 int Join(unsigned timeout_ms) noexcept {
   wire::Hello hello;
   PrepareHello(&hello);
   Session* old = g_process.session.load(std::memory_order_relaxed);
+  if (InNamespaceOfItsOwn()) hello.flags |= wire::kHelloSecondCopy;
   // From here to the swap no book may change, or the charge would be lost with the old segment.
   if (!g_process.books.Lock()) return ETIMEDOUT;
   if (old != nullptr) {
@@ -113,7 +121,7 @@ int Join(unsigned timeout_ms) noexcept {
   }
   Welcomed welcomed;
   const int error = SayHello(TenantSocket(), hello, timeout_ms, &welcomed);
-  if (error == 0 && !welcomed.same_generation) Adopt(welcomed);
+  if (error == 0 && !welcomed.same_generation) Adopt(welcomed, hello.ns_pid);
   g_process.books.Unlock();
   return error;
 }

@@ -26,6 +26,11 @@ void AppendUuid(const uint8_t (&uuid)[16], char* out) noexcept {
   }
 }
 
+// Where the environment lies that the driver sees while it starts.
+alignas(8) char environment_copy[16384];
+// One thread at a time exchanges the environment; the others wait for it, this long at most.
+constexpr unsigned kStartPatienceMs = 30000;
+
 struct List {
   uint8_t index[region::kMaxDevices];  // in the policy
   unsigned count = 0;
@@ -70,13 +75,17 @@ bool NamesPartitions(const char* value) noexcept {
   return value != nullptr && strncmp(value, "MIG-", 4) == 0;
 }
 
-// Under attach_lock.
-void Enumerate() noexcept {
-  memset(g_process.local_of_ordinal, -1, sizeof(g_process.local_of_ordinal));
+struct Shown {
+  int8_t local_of_ordinal[kOrdinals];
+  int32_t visible[kLocalDevices];
+  uint32_t count = 0;
+};
+
+// Asks the driver for its devices; false before cuInit.
+bool AskDriver(const Session& s, Shown* out) noexcept {
+  memset(out->local_of_ordinal, -1, sizeof(out->local_of_ordinal));
   int count = 0;
-  if (g_driver.cuDeviceGetCount(&count) != CUDA_SUCCESS) return;  // not before cuInit
-  g_process.visible_count = 0;
-  const Session* s = CurrentSession();
+  if (g_driver.cuDeviceGetCount(&count) != CUDA_SUCCESS) return false;
   for (int i = 0; i < count && i < static_cast<int>(kOrdinals); ++i) {
     CUdevice ordinal;
     CUuuid uuid;
@@ -88,48 +97,42 @@ void Enumerate() noexcept {
         g_driver.cuDeviceGetUuid(&uuid, ordinal) != CUDA_SUCCESS)
       continue;
     for (unsigned local = 0; local < kLocalDevices; ++local) {
-      if (s->policy_index[local] < 0 || memcmp(g_process.device[local].uuid, uuid.bytes, 16) != 0)
+      if (s.policy_index[local] < 0 || memcmp(g_process.device[local].uuid, uuid.bytes, 16) != 0)
         continue;
-      g_process.device[local].ordinal = ordinal;
-      g_process.device[local].present = true;
-      g_process.local_of_ordinal[ordinal] = static_cast<int8_t>(local);
-      if (g_process.visible_count < kLocalDevices)
-        g_process.visible[g_process.visible_count++] = ordinal;
+      out->local_of_ordinal[ordinal] = static_cast<int8_t>(local);
+      if (out->count < kLocalDevices) out->visible[out->count++] = ordinal;
     }
   }
-  g_process.enumerated.store(1, std::memory_order_release);
+  return true;
 }
 
 bool Enumerated() noexcept {
   if (__builtin_expect(g_process.enumerated.load(std::memory_order_acquire) != 0, 1)) return true;
-  if (CurrentSession() == nullptr || !g_process.attach_lock.Lock()) return false;
-  if (g_process.enumerated.load(std::memory_order_relaxed) == 0) Enumerate();
+  const Session* s = CurrentSession();
+  Shown shown;
+  if (s == nullptr || !AskDriver(*s, &shown) || !g_process.attach_lock.Lock()) return false;
+  if (g_process.enumerated.load(std::memory_order_relaxed) == 0) {
+    memcpy(g_process.local_of_ordinal, shown.local_of_ordinal, sizeof(shown.local_of_ordinal));
+    memcpy(g_process.visible, shown.visible, sizeof(shown.visible));
+    g_process.visible_count = shown.count;
+    for (uint32_t i = 0; i < shown.count; ++i) {
+      DeviceState& d = g_process.device[shown.local_of_ordinal[shown.visible[i]]];
+      d.ordinal = shown.visible[i];
+      d.present = true;
+    }
+    // Release: partner of the load above.
+    g_process.enumerated.store(1, std::memory_order_release);
+  }
   g_process.attach_lock.Unlock();
-  return g_process.enumerated.load(std::memory_order_relaxed) != 0;
+  return true;
 }
 
-}  // namespace
-
-int LocalOf(CUdevice ordinal) noexcept {
-  if (ordinal < 0 || ordinal >= static_cast<int>(kOrdinals) || !Enumerated()) return -1;
-  return g_process.local_of_ordinal[ordinal];
-}
-
-unsigned VisibleCount() noexcept { return Enumerated() ? g_process.visible_count : 0; }
-CUdevice VisibleAt(unsigned index) noexcept { return g_process.visible[index]; }
-
-bool DeviceAllowed(CUdevice ordinal, DriverSymbol symbol) noexcept {
-  if (!Enumerated() || LocalOf(ordinal) >= 0) return true;
-  CUuuid uuid;
-  if (g_driver.cuDeviceGetUuid(&uuid, ordinal) != CUDA_SUCCESS) return true;
-  Report(region::EventCause::kForeignDevice, kNoDevice, 0, symbol);
-  return false;
-}
-
-CUresult InitDriver(unsigned flags) noexcept {
+CUresult StartShowing(unsigned flags) noexcept {
   const Session* s = CurrentSession();
   const char* value = getenv(kVariable);
-  if (s == nullptr || NamesPartitions(value)) return g_driver.cuInit(flags);
+  if (s == nullptr || NamesPartitions(value) ||
+      g_process.enumerated.load(std::memory_order_acquire) != 0)
+    return g_driver.cuInit(flags);
 
   // The driver reads the variable from `environ`. The array is exchanged for a copy, not changed:
   // setenv would move the host's own environment under it.
@@ -137,7 +140,8 @@ CUresult InitDriver(unsigned flags) noexcept {
   while (environ != nullptr && environ[entries] != nullptr) ++entries;
   const size_t text_bytes = sizeof(kVariable) + region::kMaxDevices * (kUuidText + 1) + 1;
   const size_t bytes = (entries + 2) * sizeof(char*) + text_bytes;
-  auto* copy = static_cast<char**>(MapPages(bytes));
+  const bool in_place = bytes <= sizeof(environment_copy);
+  auto* copy = static_cast<char**>(in_place ? environment_copy : MapPages(bytes));
   if (copy == nullptr) return g_driver.cuInit(flags);
   List chosen;
   Choose(*s->policy, value, &chosen);
@@ -162,8 +166,37 @@ CUresult InitDriver(unsigned flags) noexcept {
   // Unless somebody has set a variable meanwhile; then the copy is what grew, and has to stay.
   if (environ == copy) {
     environ = theirs;
-    UnmapPages(copy, bytes);
+    if (!in_place) UnmapPages(copy, bytes);
   }
+  return r;
+}
+
+}  // namespace
+
+int LocalOf(CUdevice ordinal) noexcept {
+  if (ordinal < 0 || ordinal >= static_cast<int>(kOrdinals) || !Enumerated()) return -1;
+  return g_process.local_of_ordinal[ordinal];
+}
+
+unsigned VisibleCount() noexcept { return Enumerated() ? g_process.visible_count : 0; }
+CUdevice VisibleAt(unsigned index) noexcept { return g_process.visible[index]; }
+
+bool DeviceAllowed(CUdevice ordinal, DriverSymbol symbol) noexcept {
+  if (!Enumerated() || LocalOf(ordinal) >= 0) return true;
+  CUuuid uuid;
+  if (g_driver.cuDeviceGetUuid(&uuid, ordinal) != CUDA_SUCCESS) return true;
+  Report(region::EventCause::kForeignDevice, kNoDevice, 0, symbol);
+  return false;
+}
+
+CUresult InitDriver(unsigned flags) noexcept {
+  for (unsigned waited_ms = 0; g_process.starting.exchange(true); ++waited_ms) {
+    if (waited_ms == kStartPatienceMs) return g_driver.cuInit(flags);
+    usleep(1000);
+  }
+  const CUresult r = StartShowing(flags);
+  g_process.starting.store(false);
+  Enumerated();
   return r;
 }
 

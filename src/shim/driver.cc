@@ -4,9 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "src/region/wire.h"
 #include "src/shim/loader.h"
 #include "src/shim/process.h"
+#include "src/shim/tenancy.h"
 
 namespace divvy::shim {
 
@@ -61,7 +61,7 @@ Module OpenedModule(void* handle, const char* symbol) noexcept {
 
 Module FindDriver(const Module* hint) noexcept {
   // Behind the forwarder the real driver has its own place.
-  if (access(kRealDriver, F_OK) == 0 && access(wire::kSelfMarker, F_OK) == 0)
+  if (TenantByMarker() && access(kRealDriver, F_OK) == 0)
     if (Module m = OpenedModule(RealDlopen(kRealDriver, kLazy | kNoDelete), "cuInit")) return m;
   if (hint != nullptr && *hint && !IsForwarder(*hint)) return *hint;
   if (Module m = FindModule([](const Module& m) { return LooksLikeDriver(m) && !IsForwarder(m); }))

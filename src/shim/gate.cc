@@ -24,16 +24,22 @@ bool DaemonIsDead(const Session& s) noexcept {
          s.policy->heartbeat_ns.load(std::memory_order_relaxed) + kDeadAfterNs;
 }
 
+constexpr uint32_t kHolds = region::kGateShut | region::kGatePaused;
+
 void AwaitOpen(unsigned device) noexcept {
+  const Session* s = CurrentSession();
+  if (const int d = s->policy_index[device];
+      d < 0 || (s->policy->device[d].gate.word.load(std::memory_order_acquire) & kHolds) == 0)
+    return;
   const uint64_t start = MonotonicNs();
   for (;;) {
     // Again each time: another generation may have come.
-    const Session* s = FreshSession();
+    s = FreshSession();
     const int d = s != nullptr ? s->policy_index[device] : -1;
     if (d < 0) return;
     const region::U32& gate = s->policy->device[d].gate.word;
     const uint32_t word = gate.load(std::memory_order_acquire);
-    if ((word & (region::kGateShut | region::kGatePaused)) == 0) return;
+    if ((word & kHolds) == 0) return;
     const bool paused = (word & region::kGatePaused) != 0;
     const bool deny =
         (s->policy->flags.load(std::memory_order_relaxed) & region::kFlagDenyOnFault) != 0;

@@ -3,12 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -50,24 +49,23 @@ bool FillAddress(const char* path, sockaddr_un* address, int* folder) noexcept {
   return true;
 }
 
+// A socket that never blocks: what has to be waited for is waited for with a limit.
 int Connect(const char* path, unsigned timeout_ms, int* out) noexcept {
   sockaddr_un address;
   int folder;
   if (!FillAddress(path, &address, &folder)) return ENAMETOOLONG;
-  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   int error = fd < 0 ? errno : 0;
-  if (error == 0) {
-    const timeval limit{static_cast<time_t>(timeout_ms / 1000),
-                        static_cast<suseconds_t>(timeout_ms % 1000 * 1000)};
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));  // bounds connect, too
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    while (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
-      if (errno == EINTR) continue;
+  for (unsigned waited_ms = 0;
+       error == 0 && connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0;) {
+    if (errno == EINTR) continue;
+    // Many processes start together and the daemon's queue is full for a moment.
+    if (errno == EAGAIN && waited_ms++ < timeout_ms)
+      usleep(1000);
+    else
       error = errno == EAGAIN ? ETIMEDOUT : errno;
-      close(fd);
-      break;
-    }
   }
+  if (error != 0 && fd >= 0) close(fd);
   if (folder >= 0) close(folder);
   *out = fd;
   return error;
@@ -84,7 +82,12 @@ struct Answer {
   int fd[2] = {-1, -1};
 };
 
-int Receive(int socket_fd, Answer* out) noexcept {
+int Receive(int socket_fd, unsigned timeout_ms, Answer* out) noexcept {
+  pollfd readable{socket_fd, POLLIN, 0};
+  int ready;
+  do ready = poll(&readable, 1, static_cast<int>(timeout_ms));
+  while (ready < 0 && errno == EINTR);
+  if (ready <= 0) return ready == 0 ? ETIMEDOUT : errno;
   iovec part{out->bytes, sizeof(out->bytes)};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 8)];
   msghdr message{};
@@ -111,17 +114,12 @@ int Receive(int socket_fd, Answer* out) noexcept {
   return 0;
 }
 
-bool LargeEnough(int fd, uint64_t bytes) noexcept {
-  struct stat s;
-  return fstat(fd, &s) == 0 && s.st_size >= 0 && static_cast<uint64_t>(s.st_size) >= bytes;
-}
-
 int Map(const Answer& answer, Welcomed* out) noexcept {
   const wire::Welcome& w = answer.welcome;
-  if (w.policy_bytes < sizeof(region::Policy) || w.usage_bytes < sizeof(region::Usage) ||
-      w.slot == 0 || w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices ||
-      !LargeEnough(answer.fd[0], region::kPolicyBytes) ||
-      !LargeEnough(answer.fd[1], region::kUsageBytes))
+  // The daemon's word is taken for the segments' sizes: it sealed them, and a tenant trusts it.
+  if (w.policy_bytes < region::kPolicyBytes || w.usage_bytes < region::kUsageBytes || w.slot == 0 ||
+      w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices || answer.fd[0] < 0 ||
+      answer.fd[1] < 0)
     return EPROTO;
   void* policy = mmap(nullptr, region::kPolicyBytes, PROT_READ, MAP_SHARED, answer.fd[0], 0);
   void* usage =
@@ -170,7 +168,7 @@ int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout
     return error;
   }
   Answer answer;
-  int error = Receive(fd, &answer);
+  int error = Receive(fd, timeout_ms, &answer);
   if (error == 0) {
     const auto size = static_cast<size_t>(answer.size);
     if (size < sizeof(wire::Header) || answer.header.magic != wire::kMagic ||

@@ -91,6 +91,7 @@ struct alignas(4096) Process {
   // --- devices: written under attach_lock, then constant until a new generation adds some ---
   std::atomic<uint32_t> device_count;
   DeviceState device[kLocalDevices];
+  std::atomic<bool> starting;        // a thread is inside the driver's cuInit
   std::atomic<uint32_t> enumerated;  // 1: the next three are filled
   int8_t local_of_ordinal[kOrdinals];
   uint32_t visible_count;

@@ -80,6 +80,8 @@ bool IsTenant() noexcept {
   return s == kTenant;
 }
 
+bool TenantByMarker() noexcept { return IsTenant() && strcmp(socket_path, wire::kSelfSocket) == 0; }
+
 const char* TenantSocket() noexcept { return socket_path; }
 
 void ForgetTenancy() noexcept { state.store(kUnknown, std::memory_order_release); }

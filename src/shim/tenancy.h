@@ -17,6 +17,9 @@ bool IsTenant() noexcept;
 // The tenant's socket, zero-terminated; only after IsTenant() was true.
 const char* TenantSocket() noexcept;
 
+// True if that came from the marker of a mount namespace or container.
+bool TenantByMarker() noexcept;
+
 // For tests: forget what was found.
 void ForgetTenancy() noexcept;
 
