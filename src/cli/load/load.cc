@@ -140,8 +140,8 @@ void Load(const LoadOptions& options) {
   }
   if (!done.ok()) Fail(done.error());
   if (service) return;
-  if (options.format == Format::kJson)
-    std::printf("%s\n", out.dump(2).c_str());
+  if (options.format == Format::kJson)  // one line after lines
+    std::printf("%s\n", out.dump(options.work.every_ns > 0 ? -1 : 2).c_str());
   else if (options.hold_ns == 0)
     PrintText(out);
 }

@@ -1,0 +1,47 @@
+"""divvy load does the work that it is told to, on every stream, and says what it did."""
+import json
+import unittest
+
+import harness
+from harness import DIVVY
+
+
+class Load(harness.DivvyTest):
+    def load(self, *args):
+        done = self.divvy(*self.run_args(), DIVVY, "load", *args, "-o", "json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)["work"]
+
+    def test_streams(self):
+        for stream in ("null", "own", "ptsz"):
+            with self.subTest(stream=stream):
+                work = self.load("--kernel", "20us", "--sync-every", "30", "--stream", stream)
+                self.assertEqual((work["operations"], work["requests"]), (30, 1))
+                self.assertAlmostEqual(work["gpu_time_s"], 30 * 20e-6)
+
+    def test_a_request_takes_at_least_its_work(self):
+        work = self.load("--kernel", "2ms", "--sync-every", "5")
+        self.assertGreaterEqual(work["latency_us"]["p50"], 10_000)
+        self.assertGreaterEqual(work["elapsed_s"], 0.01)
+
+    def test_graph_and_copy(self):
+        work = self.load("--graph", "5ms")
+        self.assertEqual(work["operations"], 1)
+        self.assertGreaterEqual(work["latency_us"]["p50"], 5_000)
+        self.assertEqual(self.load("--copy", "3MiB", "--sync-every", "4")["copied_bytes"], 12 << 20)
+
+    def test_stops_in_order_when_told_to(self):
+        p = self.start(*self.run_args(), DIVVY, "load", "--kernel", "50us", "--for", "1h",
+                       "--every", "10ms", "-o", "json")
+        first = json.loads(self.line(p))
+        self.assertGreater(first["operations"], 0)
+        p.terminate()
+        lines = p.communicate(timeout=harness.LONG)[0].splitlines()
+        self.assertEqual(p.returncode, 0)
+        total = json.loads(lines[-1])["work"]["operations"]
+        parts = first["operations"] + sum(json.loads(line)["operations"] for line in lines[:-1])
+        self.assertGreaterEqual(total, parts)
+
+
+if __name__ == "__main__":
+    harness.main()
