@@ -12,13 +12,14 @@
 namespace {
 std::atomic<long> allocations{0};
 }  // namespace
-void* operator new(size_t n) {
+// Not inlined: the compiler would see malloc and free through them and warn.
+[[gnu::noinline]] void* operator new(size_t n) {
   ++allocations;
   if (void* p = std::malloc(n)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace divvy::arbiter {
 namespace {

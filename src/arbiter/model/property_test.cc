@@ -26,7 +26,7 @@ double Part(const WorldResult& r, size_t tenant) {
 }
 
 TEST(Properties, RandomMixesKeepTheirBoundAndNobodyStarves) {
-  for (uint64_t seed = 5000; seed < 5060; ++seed) {
+  for (uint64_t seed = 5000; seed < 5025; ++seed) {
     Mix mix = RandomMix(seed);
     mix.seconds = 3;
     mix.warmup_seconds = .3;
@@ -157,7 +157,7 @@ TEST(Properties, ATenSecondKernelIsRepaid) {
 TEST(Properties, ManyTenantsAllGetTheirTurn) {
   Mix mix;
   for (int i = 0; i < 256; ++i) mix.tenants.push_back(Tenant("t", 1, Saturating(100)));
-  mix.seconds = 8;
+  mix.seconds = 5;
   mix.warmup_seconds = 1;
   const WorldResult r = World(mix, 1, &kDefault).Run();
   // 1 % + (longest window + operation) / (part * length)
