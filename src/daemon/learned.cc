@@ -21,17 +21,24 @@ Bytes Learned::Ceiling(const std::string& key) const {
   return Bytes{most.n + most.n / 4};
 }
 
-bool Learned::Add(const std::string& key, Bytes measured) {
+bool Learned::Add(const std::string& key, uint64_t tenant, Bytes measured) {
   if (measured < kLeast || measured > kMost) return false;
-  const auto [it, first] = figures_.try_emplace(key, Figure{measured, measured});
-  if (first) return true;
+  const auto [it, first] =
+      figures_.try_emplace(key, Figure{std::max(measured, kUnlearned), measured});
   Figure& f = it->second;
-  f.largest =
-      std::clamp(measured, f.largest, std::min(kMost, Bytes{f.largest.n + f.largest.n / 4}));
-  const Bytes context = std::clamp(measured, Bytes{f.context.n - f.context.n / 4}, f.context);
-  const bool changed = f.context != context;
-  f.context = context;
-  return changed;
+  if (!first)
+    f.largest =
+        std::clamp(measured, f.largest, std::min(kMost, Bytes{f.largest.n + f.largest.n / 4}));
+  if (measured >= f.context) return first && f.context != kUnlearned;
+  const Bytes lower = std::max(measured, Bytes{f.context.n - f.context.n / 4});
+  if (f.proposer == 0 || f.proposer == tenant) {
+    f.proposer = tenant;
+    f.proposed = lower;
+    return false;
+  }
+  f.context = std::max(lower, f.proposed);
+  f.proposer = 0;
+  return true;
 }
 
 nlohmann::json Learned::ToJson() const {
@@ -49,8 +56,8 @@ void Learned::Load(const nlohmann::json& j) {
       continue;
     const Bytes context{v["context_bytes"].get<uint64_t>()};
     const Bytes largest{v["largest_bytes"].get<uint64_t>()};
-    if (context >= kLeast && context <= largest && largest <= kMost)
-      figures_[key] = {context, largest};
+    const auto sane = [](Bytes b) { return b >= kLeast && b <= kMost; };
+    if (sane(context) && sane(largest)) figures_[key] = {context, largest};
   }
 }
 

@@ -1,7 +1,8 @@
 // What a context costs, learned: one figure per device model, driver and CUDA_MODULE_LOADING mode.
 //
 // Until something is learned it is kUnlearned. A sample comes from a tenant and is not to be
-// believed far: it must lie in [kLeast, kMost] and moves a known figure by at most a quarter.
+// believed far: it must lie in [kLeast, kMost], moves a known figure by at most a quarter, and
+// lowers what everybody's contexts are charged only when a second tenant says the like.
 // Not thread-safe: the node's lock guards it.
 #pragma once
 
@@ -28,15 +29,17 @@ class Learned {
   Bytes Ceiling(const std::string& key) const;  // most that one context may come to explain
   bool Known(const std::string& key) const { return figures_.contains(key); }
   // True when the figure changed by enough to tell tenants.
-  bool Add(const std::string& key, Bytes measured);
+  bool Add(const std::string& key, uint64_t tenant, Bytes measured);
 
   nlohmann::json ToJson() const;
   void Load(const nlohmann::json& j);  // what makes no sense is left out
 
  private:
   struct Figure {
-    Bytes context;  // the smallest bare context, as far as believed
+    Bytes context;  // the smallest bare context, as far as believed; what is charged
     Bytes largest;
+    uint64_t proposer = 0;  // the tenant that would lower it; 0 = none
+    Bytes proposed;
   };
   std::map<std::string, Figure> figures_;
 };

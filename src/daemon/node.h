@@ -144,7 +144,7 @@ class Node {
   void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
              const std::map<uint64_t, uint64_t>& sequences_before);
   Attribution& Attribute(pid_t pid);
-  uint64_t TenantByAncestry(pid_t pid) const;
+  uint64_t TenantByAncestry(pid_t pid, uint64_t preferred = 0) const;
   void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
                       uint64_t begin_ns, bool quiet);
   void Learn(Tenant& tenant, unsigned share);

@@ -45,12 +45,18 @@ void Node::Report(Tenant& tenant, unsigned device, const std::string& code, pid_
         .message = message + " (" + finding->action + ")"});
   if (options_.audit == AuditAction::kGate)
     for (unsigned s = 0; s < tenant.shares.size(); ++s) SetGate(tenant, s, true);
-  if (options_.audit == AuditAction::kKill && pid != 0) {
+  if (options_.audit != AuditAction::kKill) return;
+  if (pid != 0) {
     const std::optional<ProcessId> id = IdentityOf(pid);
     const Result<UniqueFd> pidfd = OpenPidfd(pid);
     if (id && pidfd.ok() && Alive(*id))
       ::syscall(SYS_pidfd_send_signal, pidfd->get(), SIGKILL, nullptr, 0);
+    return;
   }
+  // No single process can be blamed: any of them may have done it.
+  for (const auto& [slot, process] : tenant.processes)
+    if (process.state != Process::State::kLeaving)
+      ::syscall(SYS_pidfd_send_signal, process.pidfd.get(), SIGKILL, nullptr, 0);
 }
 
 // Ends the findings that this reading of the device no longer showed; the gate opens when none is

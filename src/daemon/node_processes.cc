@@ -127,6 +127,16 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
       return;
     }
   }
+  // Before its first Hello its parents and its cgroup tell.
+  if (const Tenant* own = FindTenant(TenantByAncestry(peer->pid, tenant->id));
+      own && own != tenant) {
+    Tell({.tenant = tenant->record.name,
+          .pid = peer->pid,
+          .cause = "foreign_process",
+          .message = "a process of tenant '" + own->record.name + "' may not join this one"});
+    Refuse(connection_id, EPERM, "this process belongs to tenant '" + own->record.name + "'");
+    return;
+  }
   Result<Process*> attached = Attach(*tenant, *peer, *id, hello);
   if (!attached.ok()) {
     Tell({.tenant = tenant->record.name,
@@ -228,10 +238,12 @@ Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
   ++tenant.epoch;
   const auto was_awaited = std::erase(tenant.awaited, id);
   for (unsigned s = 0; was_awaited != 0 && s < tenant.shares.size(); ++s) {
-    for (const device::ProcessMemory& p : devices_[tenant.shares[s].device].reading.processes)
+    Share& share = tenant.shares[s];
+    for (const device::ProcessMemory& p : devices_[share.device].reading.processes)
       if (p.pid == id.pid)
-        tenant.shares[s].unattached_bytes -=
-            std::min(tenant.shares[s].unattached_bytes, p.used.value_or(Bytes{}).n);
+        share.unattached_bytes -= std::min(share.unattached_bytes, p.used.value_or(Bytes{}).n);
+    // Held over from before the restart, under a limit that this daemon has never seen.
+    share.highest_limit = std::max(share.highest_limit, share.nvml_bytes);
     PublishOverhead(tenant, s);
   }
   attributions_.erase(id.pid);

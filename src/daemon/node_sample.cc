@@ -198,10 +198,14 @@ Node::Attribution& Node::Attribute(pid_t pid) {
   return attributions_[pid] = std::move(a);
 }
 
-uint64_t Node::TenantByAncestry(pid_t pid) const {
+// One runner may have several tenants: then it is `preferred`'s.
+uint64_t Node::TenantByAncestry(pid_t pid, uint64_t preferred) const {
   std::unordered_map<pid_t, uint64_t> roots;
   for (const auto& [id, tenant] : tenants_) {
-    if (tenant.record.runner.pid != 0 && !tenant.runner_gone) roots[tenant.record.runner.pid] = id;
+    if (tenant.record.runner.pid != 0 && !tenant.runner_gone) {
+      uint64_t& root = roots[tenant.record.runner.pid];
+      if (root != preferred || preferred == 0) root = id;
+    }
     for (const auto& [slot, process] : tenant.processes)
       if (process.state != Process::State::kLeaving) roots[process.id.pid] = id;
   }
@@ -273,6 +277,7 @@ void Node::ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading&
 // A context's cost, from a process whose books and NVML figure have both been still, and that has
 // surely finished making it: it holds more than the context, or has not moved for long.
 void Node::Learn(Tenant& tenant, unsigned share) {
+  if (!BooksAgree(tenant, share)) return;
   const device::Info& info = source_.devices()[tenant.shares[share].device];
   for (const auto& [slot, process] : tenant.processes) {
     const Process::OnDevice& on = process.device[share];
@@ -286,7 +291,7 @@ void Node::Learn(Tenant& tenant, unsigned share) {
     if (on.nvml_bytes <= rest) continue;
     const std::string key =
         Learned::Key(info.name, source_.driver_version(), tenant.module_loading);
-    if (!learned_.Add(key, Bytes{on.nvml_bytes - rest})) continue;
+    if (!learned_.Add(key, tenant.id, Bytes{on.nvml_bytes - rest})) continue;
     dirty_ = true;
     for (auto& [id, other] : tenants_)
       for (unsigned s = 0; s < other.shares.size(); ++s) {
@@ -321,7 +326,15 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
       .quiet = quiet};
   if (!settled && sample.gap_bytes < 0) sample.gap_bytes = 0;
   const int64_t beyond = share.overhead.Add(sample);
-  if (beyond <= static_cast<int64_t>(kBlock)) return;
+  // Whatever it charges, and however restless it is: more than every limit that was in force, for
+  // longer than NVML lags.
+  const int64_t limit = static_cast<int64_t>(share.highest_limit + kBlock);
+  const int64_t held = attached - std::max<int64_t>(sample.ceiling_bytes, 0);
+  const int64_t over = std::max(held, charged + share.overhead.bytes()) - limit;
+  share.over_readings = over > 0 ? share.over_readings + 1 : 0;
+  const bool beyond_share = share.over_readings >= kSettled;
+  const bool beyond_charges = beyond > static_cast<int64_t>(kBlock);
+  if (!beyond_share && !beyond_charges) return;
   pid_t worst = 0;
   int64_t most = 0;
   for (const auto& [slot, process] : tenant.processes) {
@@ -332,9 +345,14 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
       worst = process.id.pid;
     }
   }
-  Report(tenant, share.device, "beyond_charges", worst, static_cast<uint64_t>(beyond),
-         "holds " + ToString(Bytes{static_cast<uint64_t>(beyond)}) +
-             " more than it charged and contexts explain");
+  if (beyond_charges)
+    Report(tenant, share.device, "beyond_charges", worst, static_cast<uint64_t>(beyond),
+           "holds " + ToString(Bytes{static_cast<uint64_t>(beyond)}) +
+               " more than it charged and contexts explain");
+  if (beyond_share)
+    Report(tenant, share.device, "beyond_share", worst, static_cast<uint64_t>(over),
+           "holds or charged " + ToString(Bytes{static_cast<uint64_t>(over)}) +
+               " more than its share ever was");
 }
 
 }  // namespace divvy::daemon

@@ -163,15 +163,21 @@ TEST(Learned, OneTenantCannotMoveItFar) {
   const std::string key = Learned::Key("H100", "580", "");
   EXPECT_EQ(l.Context(key), 512_MiB);
   EXPECT_EQ(l.Ceiling(key), 640_MiB);
-  EXPECT_FALSE(l.Add(key, 1_MiB));     // below what a context can be
-  EXPECT_FALSE(l.Add(key, 2000_MiB));  // above it
-  EXPECT_TRUE(l.Add(key, 400_MiB));
+  EXPECT_FALSE(l.Add(key, 1, 1_MiB));     // below what a context can be
+  EXPECT_FALSE(l.Add(key, 1, 2000_MiB));  // above it
+  EXPECT_FALSE(l.Add(key, 1, 400_MiB));
+  EXPECT_FALSE(l.Add(key, 1, 400_MiB));  // it may say so as often as it likes
+  EXPECT_EQ(l.Context(key), 512_MiB);
+  EXPECT_TRUE(l.Add(key, 2, 400_MiB));
   EXPECT_EQ(l.Context(key), 400_MiB);
-  EXPECT_TRUE(l.Add(key, 20_MiB));
-  EXPECT_EQ(l.Context(key), 300_MiB);
-  EXPECT_FALSE(l.Add(key, 600_MiB));  // the figure to charge is the bare context's
-  EXPECT_EQ(l.Context(key), 300_MiB);
-  EXPECT_EQ(l.Ceiling(key), 625_MiB);  // 400 + 25 %, + 25 %
+  EXPECT_FALSE(l.Add(key, 3, 20_MiB));
+  EXPECT_TRUE(l.Add(key, 4, 350_MiB));  // the more careful one of the two holds
+  EXPECT_EQ(l.Context(key), 350_MiB);
+  EXPECT_FALSE(l.Add(key, 5, 20_MiB));
+  EXPECT_TRUE(l.Add(key, 6, 20_MiB));
+  EXPECT_EQ(l.Context(key), Bytes{Bytes(350_MiB).n / 4 * 3});
+  EXPECT_FALSE(l.Add(key, 1, 600_MiB));  // the figure to charge is the bare context's
+  EXPECT_EQ(l.Ceiling(key), 625_MiB);    // 400 + 25 %, + 25 %
   Learned back;
   back.Load(l.ToJson());
   EXPECT_EQ(back.ToJson(), l.ToJson());

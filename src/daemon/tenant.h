@@ -47,7 +47,7 @@ struct Process {
 };
 
 struct Finding {
-  std::string code;  // no_hello, beyond_charges, foreign_device, scribbled
+  std::string code;  // no_hello, beyond_charges, beyond_share, foreign_device, scribbled
   pid_t pid = 0;
   std::string device;  // UUID
   uint64_t bytes = 0;
@@ -67,6 +67,7 @@ struct Share {
   bool measured = false;          // the last reading gave per-process figures
   bool gated = false;             // shut by the audit
   uint64_t highest_limit = 0;     // published since it was last within its limit
+  unsigned over_readings = 0;     // readings in a row that showed more than that
   uint64_t sequence_seen = 0;     // Σ charge sequences when last looked
   uint64_t changed_ns = 0;        // when it was last seen to change
 };
