@@ -19,8 +19,6 @@ double Rng::Exponential() { return -std::log(1.0 - Uniform()); }
 
 namespace {
 
-constexpr size_t kMostArrivals = 20'000'000;
-
 template <typename T>
 std::vector<uint32_t> ByName(const std::vector<T>& things) {
   std::vector<uint32_t> order(things.size());
@@ -113,9 +111,10 @@ Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio) {
   }
   // A list that asks for no compute never reaches the limit: it is played once. One that asks for
   // next to none is cut off.
+  const auto most = static_cast<size_t>(kMostPerDevice * inventory.TotalMilli() / kWholeMilli);
   const bool any = std::any_of(inventory.pods.begin(), inventory.pods.end(),
                                [](const Pod& p) { return p.request.shape.TotalMilli() > 0; });
-  while (any && order.arrivals.size() < kMostArrivals) {
+  while (any && order.arrivals.size() < std::max(most, by_name.size())) {
     const auto at = static_cast<uint32_t>(rng.Below(by_name.size()));
     if (static_cast<double>(demand + milli(at)) > limit) break;
     demand += milli(at);

@@ -38,6 +38,8 @@ std::vector<uint32_t> PodsByName(const Inventory& inventory);
 // Lines "node_rank ..." and "arrivals ..."; checked against the inventory's sizes.
 Result<Order> ParseOrder(std::string_view text, const std::string& file,
                          const Inventory& inventory);
+// A list of tiny requests is cut off at so many arrivals (in churn: per mean lifetime) per device.
+inline constexpr int64_t kMostPerDevice = 16;
 // The published protocol with our generator: shuffle, then clones until `ratio` x capacity.
 Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio);
 

@@ -152,7 +152,6 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
 ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t seed, double load,
                      uint32_t replicate, std::unique_ptr<Policy> policy, const Watch& watch) {
   constexpr double kWarmUp = 4, kMeasured = 6;  // in mean lifetimes
-  constexpr double kMostPerLife = 3e6;          // arrivals, if the list asks for next to nothing
   Bench bench(inventory, order.node_rank, replicate, std::move(policy));
   Engine& engine = bench.engine();
   const std::vector<uint32_t> by_name = PodsByName(inventory);
@@ -161,7 +160,8 @@ ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t se
   for (const Pod& p : inventory.pods) demand += static_cast<double>(p.request.shape.TotalMilli());
   // Arrivals per mean lifetime: so many that, were all accepted, `load` of the capacity is in use.
   const auto pods = static_cast<double>(inventory.pods.size());
-  const double rate = demand > 0 ? std::min(load * capacity * pods / demand, kMostPerLife) : pods;
+  const double most = static_cast<double>(kMostPerDevice) * capacity / kWholeMilli;
+  const double rate = demand > 0 ? std::min(load * capacity * pods / demand, most) : pods;
 
   struct Departure {
     double at;
