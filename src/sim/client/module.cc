@@ -11,6 +11,7 @@
 #include <iterator>
 #include <unordered_set>
 
+#include "src/sim/client/capture.h"
 #include "src/sim/client/library.h"
 #include "src/sim/client/memory.h"
 #include "src/sim/generated/driver_functions.h"
@@ -160,6 +161,7 @@ CUresult ReadFile(const char* path, std::string* out) {
 CUresult sim_cuModuleLoadData(CUmodule* out, const void* image) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   if (out == nullptr || image == nullptr) return CUDA_ERROR_INVALID_VALUE;
   auto read = ReadImage(image);
   if (read == nullptr) return CUDA_ERROR_INVALID_IMAGE;
@@ -178,6 +180,7 @@ CUresult sim_cuModuleLoadFatBinary(CUmodule* out, const void* image) {
 CUresult sim_cuModuleLoad(CUmodule* out, const char* path) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   if (out == nullptr || path == nullptr) return CUDA_ERROR_INVALID_VALUE;
   std::string data;
   if (CUresult r = ReadFile(path, &data)) return r;
@@ -187,6 +190,7 @@ CUresult sim_cuModuleLoad(CUmodule* out, const char* path) {
 CUresult sim_cuModuleUnload(CUmodule handle) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   Module* m = Live(handle);
   if (m == nullptr || m->of_library) return CUDA_ERROR_INVALID_HANDLE;
   if (CUresult r = FinishWorkOn(m->context)) return r;

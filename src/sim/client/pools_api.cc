@@ -91,6 +91,7 @@ CUresult sim_cuMemSetMemPool(CUmemLocation* location, CUmemAllocationType type, 
 
 CUresult sim_cuMemPoolCreate(CUmemoryPool* out, const CUmemPoolProps* props) {
   if (CUresult r = Process::Get().Ready()) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   if (out == nullptr || props == nullptr || props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED ||
       (props->handleTypes & ~CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != 0) {
     return CUDA_ERROR_INVALID_VALUE;
@@ -106,6 +107,7 @@ CUresult sim_cuMemPoolCreate(CUmemoryPool* out, const CUmemPoolProps* props) {
 CUresult sim_cuMemPoolDestroy(CUmemoryPool handle) {
   Pool* p;
   if (CUresult r = FindPool(handle, &p)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   if (p->built_in()) return CUDA_ERROR_INVALID_VALUE;
   Device* d = p->device();
   {
@@ -121,17 +123,20 @@ CUresult sim_cuMemPoolDestroy(CUmemoryPool handle) {
 CUresult sim_cuMemPoolTrimTo(CUmemoryPool handle, size_t keep) {
   Pool* p;
   if (CUresult r = FindPool(handle, &p)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   p->Trim(keep);
   return CUDA_SUCCESS;
 }
 CUresult sim_cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attr, void* value) {
   Pool* p;
   if (CUresult r = FindPool(handle, &p)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   return value == nullptr ? CUDA_ERROR_INVALID_VALUE : p->Get(attr, value);
 }
 CUresult sim_cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attr, void* value) {
   Pool* p;
   if (CUresult r = FindPool(handle, &p)) return r;
+  if (CUresult r = RefuseUnsafeCall()) return r;
   return value == nullptr ? CUDA_ERROR_INVALID_VALUE : p->Set(attr, value);
 }
 CUresult sim_cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc* map, size_t count) {

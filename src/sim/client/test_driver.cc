@@ -28,20 +28,13 @@ const abi::DriverFns& cu() {
   return fns;
 }
 
-CUfunction Kernel(const char* name) {
-  static const char kPtx[] = R"(.version 8.0
+const char kTestPtx[] = R"(.version 8.0
 .target sm_80
 .address_size 64
 .visible .entry spin(.param .u64 ns) { ret; }
 .visible .entry store(.param .u64 to, .param .u32 value) { ret; }
 .visible .entry wait_value(.param .u64 at, .param .u32 value) { ret; }
 )";
-  CUmodule module;
-  CUfunction f;
-  EXPECT_EQ(cu().cuModuleLoadData(&module, kPtx), CUDA_SUCCESS);
-  EXPECT_EQ(cu().cuModuleGetFunction(&f, module, name), CUDA_SUCCESS);
-  return f;
-}
 
 void InThread(CUcontext context, const std::function<void()>& body) {
   std::thread([&] {
@@ -53,6 +46,11 @@ void InThread(CUcontext context, const std::function<void()>& body) {
 void DriverTest::SetUp() {
   ASSERT_EQ(cu().cuDevicePrimaryCtxRetain(&context_, 0), CUDA_SUCCESS);
   ASSERT_EQ(cu().cuCtxSetCurrent(context_), CUDA_SUCCESS);
+  CUmodule module;
+  ASSERT_EQ(cu().cuModuleLoadData(&module, kTestPtx), CUDA_SUCCESS);
+  ASSERT_EQ(cu().cuModuleGetFunction(&spin_, module, "spin"), CUDA_SUCCESS);
+  ASSERT_EQ(cu().cuModuleGetFunction(&store_, module, "store"), CUDA_SUCCESS);
+  ASSERT_EQ(cu().cuModuleGetFunction(&wait_value_, module, "wait_value"), CUDA_SUCCESS);
   ASSERT_EQ(cu().cuStreamCreate(&blocking_, CU_STREAM_DEFAULT), CUDA_SUCCESS);
   ASSERT_EQ(cu().cuStreamCreate(&free_, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
   ASSERT_EQ(cu().cuMemAlloc_v2(&words_, 4096), CUDA_SUCCESS);
@@ -71,12 +69,12 @@ void DriverTest::TearDown() {
 
 CUresult DriverTest::Store(CUstream stream, CUdeviceptr to, uint32_t value) {
   void* args[] = {&to, &value};
-  return cu().cuLaunchKernel(Kernel("store"), 1, 1, 1, 1, 1, 1, 0, stream, args, nullptr);
+  return cu().cuLaunchKernel(store_, 1, 1, 1, 1, 1, 1, 0, stream, args, nullptr);
 }
 
 CUresult DriverTest::Spin(CUstream stream, uint64_t ns) {
   void* args[] = {&ns};
-  return cu().cuLaunchKernel(Kernel("spin"), 1, 1, 1, 1, 1, 1, 0, stream, args, nullptr);
+  return cu().cuLaunchKernel(spin_, 1, 1, 1, 1, 1, 1, 0, stream, args, nullptr);
 }
 
 uint32_t DriverTest::Load(CUdeviceptr from) {

@@ -15,9 +15,8 @@ namespace divvy::sim {
 // The look-alike library's functions; the machine is what DIVVY_SIM says, h100x2 by default.
 const abi::DriverFns& cu();
 
-// A kernel of the test module: spin(u64 ns), store(u64 ptr, u32 value), wait_value(u64 ptr, u32
-// value), in the current context.
-CUfunction Kernel(const char* name);
+// A module with spin(u64 ns), store(u64 ptr, u32 value), wait_value(u64 ptr, u32 value).
+extern const char kTestPtx[];
 
 // Runs `body` in another thread and waits for its end. The thread has `context` current.
 void InThread(CUcontext context, const std::function<void()>& body);
@@ -35,7 +34,8 @@ class DriverTest : public testing::Test {
 
   CUcontext context_ = nullptr;
   CUstream blocking_ = nullptr, free_ = nullptr;  // free_: CU_STREAM_NON_BLOCKING
-  CUdeviceptr words_ = 0;                         // 1024 words of zeros
+  CUfunction spin_ = nullptr, store_ = nullptr, wait_value_ = nullptr;
+  CUdeviceptr words_ = 0;  // 1024 words of zeros
 };
 
 }  // namespace divvy::sim
