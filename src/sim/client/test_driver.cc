@@ -36,6 +36,14 @@ const char kTestPtx[] = R"(.version 8.0
 .visible .entry wait_value(.param .u64 at, .param .u32 value) { ret; }
 )";
 
+CUfunction Kernel(const char* name) {
+  CUmodule module;
+  CUfunction f = nullptr;
+  EXPECT_EQ(cu().cuModuleLoadData(&module, kTestPtx), CUDA_SUCCESS);
+  EXPECT_EQ(cu().cuModuleGetFunction(&f, module, name), CUDA_SUCCESS);
+  return f;
+}
+
 void InThread(CUcontext context, const std::function<void()>& body) {
   std::thread([&] {
     EXPECT_EQ(cu().cuCtxSetCurrent(context), CUDA_SUCCESS);

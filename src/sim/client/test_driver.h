@@ -17,6 +17,8 @@ const abi::DriverFns& cu();
 
 // A module with spin(u64 ns), store(u64 ptr, u32 value), wait_value(u64 ptr, u32 value).
 extern const char kTestPtx[];
+// One of its kernels, loaded into the current context once more.
+CUfunction Kernel(const char* name);
 
 // Runs `body` in another thread and waits for its end. The thread has `context` current.
 void InThread(CUcontext context, const std::function<void()>& body);
