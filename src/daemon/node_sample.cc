@@ -235,7 +235,8 @@ void Node::ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading&
   std::vector<uint32_t> done;
   for (auto& [slot, process] : tenant.processes) {
     Process::OnDevice& on = process.device[share];
-    const auto age = [&](uint64_t wait_ns) { return begin_ns >= process.since_ns + wait_ns; };
+    const uint64_t since_ns = process.since_ns;
+    const auto age = [&](uint64_t wait_ns) { return begin_ns >= since_ns + wait_ns; };
     if (process.state == Process::State::kLive) {
       // Its socket is closed and the driver does not know it: an exec into something else.
       if (process.connections.empty() && age(kListLagNs) && reading.lists_processes &&
