@@ -94,7 +94,12 @@ class Node {
     uint64_t tenant = 0;  // 0: outside
     std::string command;
   };
+  struct ShareOf {
+    Tenant* tenant;
+    unsigned share;  // index into its shares
+  };
   struct DeviceState {
+    std::vector<ShareOf> shares;  // all of this device
     device::Reading reading;
     uint64_t read_ns = 0;
     std::string fault;  // why there is no fresh reading; "" = healthy
@@ -120,9 +125,11 @@ class Node {
   void RemoveTenant(uint64_t id, const std::string& why);
   Tenant* FindTenant(const std::string& name);
   Tenant* FindTenant(uint64_t id);
+  void Tell(Event event);
+
+  // node_adopt.cc
   Status Adopt(TenantRecord record);
   Status SaveState();
-  void Tell(Event event);
 
   // node_processes.cc
   void OnListener(uint64_t tenant_id);

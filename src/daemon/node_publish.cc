@@ -15,11 +15,9 @@ DeviceBooks Node::BooksOf(unsigned device) const {
                     .driver = state.driver,
                     .outside = state.outside,
                     .outside_unlisted = state.outside_unlisted};
-  for (const auto& [id, tenant] : tenants_)
-    for (unsigned s = 0; s < tenant.shares.size(); ++s)
-      if (tenant.shares[s].device == device)
-        books.promises.push_back(
-            {tenant.record.name, tenant.record.share.mem, Bytes{UsedBytes(tenant, s)}});
+  for (const auto& [tenant, s] : state.shares)
+    books.promises.push_back(
+        {tenant->record.name, tenant->record.share.mem, Bytes{UsedBytes(*tenant, s)}});
   return books;
 }
 
@@ -43,17 +41,19 @@ void Node::PublishLimits(unsigned device) {
     uint64_t promised, base, most, before;
   };
   std::vector<Lent> lent;
-  const DeviceBooks books = BooksOf(device);
-  for (auto& [id, tenant] : tenants_)
-    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-      const ShareSpec& spec = tenant.record.share;
-      if (tenant.shares[s].device != device || spec.mem_max <= spec.mem) continue;
-      region::PolicyDevice& p = tenant.segments->policy().device[s];
-      lent.push_back({&p, tenant.segments.get(), spec.mem.n,
-                      std::max(spec.mem.n, std::min(UsedBytes(tenant, s), spec.mem_max.n)),
-                      spec.mem_max.n, p.limit_bytes.load(std::memory_order_relaxed)});
-    }
+  for (const auto& [tenant, s] : devices_[device].shares) {
+    const ShareSpec& spec = tenant->record.share;
+    if (spec.mem_max <= spec.mem) continue;
+    region::PolicyDevice& p = tenant->segments->policy().device[s];
+    lent.push_back({.policy = &p,
+                    .segments = tenant->segments.get(),
+                    .promised = spec.mem.n,
+                    .base = std::max(spec.mem.n, std::min(UsedBytes(*tenant, s), spec.mem_max.n)),
+                    .most = spec.mem_max.n,
+                    .before = p.limit_bytes.load(std::memory_order_relaxed)});
+  }
   if (lent.empty()) return;
+  const DeviceBooks books = BooksOf(device);
   const Bytes shareable = books.total.Less(books.driver).Less(OutsideSum(books));
   uint64_t firm = PromisedSum(books).n;  // what is not lent: other tenants' promises
   for (const Lent& l : lent) firm -= std::min(firm, l.base);
@@ -76,24 +76,19 @@ void Node::Publish(unsigned device) {
   PublishLimits(device);
   DeviceState& state = devices_[device];
   uint64_t wanted = 0;  // all promises, less what is used of them
-  for (const auto& [id, tenant] : tenants_)
-    for (unsigned s = 0; s < tenant.shares.size(); ++s)
-      if (tenant.shares[s].device == device)
-        wanted += tenant.record.share.mem.Less(Bytes{UsedBytes(tenant, s)}).n;
+  for (const auto& [tenant, s] : state.shares)
+    wanted += tenant->record.share.mem.Less(Bytes{UsedBytes(*tenant, s)}).n;
   // Lenient with readings that lag: a tenant that has just freed memory must not be refused it.
   const uint64_t free = *std::max_element(state.free_history.begin(), state.free_history.end());
   state.short_of_memory = free + (uint64_t{2} << 20) < wanted;
-  for (auto& [id, tenant] : tenants_) {
-    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-      Share& share = tenant.shares[s];
-      if (share.device != device) continue;
-      region::PolicyDevice& d = tenant.segments->policy().device[s];
-      PublishOverhead(tenant, s);
-      const uint64_t limit = d.limit_bytes.load(std::memory_order_relaxed);
-      share.highest_limit =
-          UsedBytes(tenant, s) <= limit ? limit : std::max(share.highest_limit, limit);
-      d.rest_bytes = share.gated ? 0 : state.short_of_memory ? free : std::max(free, limit);
-    }
+  for (const auto& [tenant, s] : state.shares) {
+    Share& share = tenant->shares[s];
+    region::PolicyDevice& d = tenant->segments->policy().device[s];
+    PublishOverhead(*tenant, s);
+    const uint64_t limit = d.limit_bytes.load(std::memory_order_relaxed);
+    share.highest_limit =
+        UsedBytes(*tenant, s) <= limit ? limit : std::max(share.highest_limit, limit);
+    d.rest_bytes = share.gated ? 0 : state.short_of_memory ? free : std::max(free, limit);
   }
 }
 

@@ -19,6 +19,7 @@ constexpr uint64_t kListLagNs = 250'000'000;
 // on record (0.4 to 26 s).
 constexpr uint64_t kLongestTeardownNs = 30'000'000'000;
 constexpr uint64_t kActiveNs = 2'000'000'000;
+constexpr uint64_t kUnsharedNs = 2'000'000'000;
 constexpr unsigned kSettled = 3;
 constexpr uint64_t kBlock = uint64_t{2} << 20;
 
@@ -35,15 +36,13 @@ Node::Plan Node::SamplePlan() const {
   Plan plan;
   if (tenants_.empty()) return plan;
   bool leaving = false;
-  std::vector<bool> shared(devices_.size());
-  for (const auto& [id, tenant] : tenants_) {
-    for (const Share& share : tenant.shares) shared[share.device] = true;
+  for (const auto& [id, tenant] : tenants_)
     for (const auto& [slot, process] : tenant.processes)
       leaving = leaving || process.state == Process::State::kLeaving;
-  }
   bool short_of_memory = false;
   for (unsigned d = 0; d < devices_.size(); ++d) {
-    if (!shared[d]) continue;
+    // Nobody's device is looked at now and then: a tenant may be where it has no share.
+    if (devices_[d].shares.empty() && MonotonicNs() - devices_[d].read_ns < kUnsharedNs) continue;
     plan.devices.push_back(d);
     short_of_memory = short_of_memory || devices_[d].short_of_memory;
   }
@@ -62,7 +61,8 @@ void Node::Sample(unsigned device) {
   {
     const std::lock_guard lock(mutex_);
     begin_ns = MonotonicNs();
-    for (const auto& [id, tenant] : tenants_) before[id] = ChargeSequence(tenant);
+    for (const auto& [tenant, s] : devices_[device].shares)
+      before[tenant->id] = ChargeSequence(*tenant);
   }
   const Result<device::Reading> reading = source_.Read(device);
   const std::lock_guard lock(mutex_);
@@ -131,48 +131,54 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
   state.outside_unlisted = Bytes{};
 
   Bytes tenants_sum;
-  for (auto& [id, tenant] : tenants_) {
-    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-      Share& share = tenant.shares[s];
-      if (share.device != device) continue;
-      const uint64_t now_sequence = ChargeSequence(tenant);
-      if (now_sequence != share.sequence_seen) {
-        share.sequence_seen = now_sequence;
-        share.changed_ns = MonotonicNs();
-        last_change_ns_ = share.changed_ns;
-      }
-      const auto before = sequences_before.find(id);
-      const bool quiet = before != sequences_before.end() && before->second == now_sequence &&
-                         share.changed_ns + kStillNs <= begin_ns;
-      share.measured = figures;
-      share.unattached_bytes = sums[id].unattached;
-      share.nvml_bytes = sums[id].attached + sums[id].unattached;
-      for (auto& [slot, process] : tenant.processes) {
-        Process::OnDevice& on = process.device[s];
-        const device::ProcessMemory* p = Listed(reading, process.id.pid);
-        const uint64_t bytes = p == nullptr ? 0 : p->used.value_or(Bytes{}).n;
-        on.settled_readings = quiet && bytes == on.nvml_bytes ? on.settled_readings + 1 : 0;
-        on.nvml_bytes = bytes;
-      }
-      if (quiet && (!tenant.segments->UsageHeadIntact() || !BooksAgree(tenant, s)))
-        Report(tenant, device, "scribbled", 0, 0,
-               "its usage segment was written over: its books no longer add up");
-      if (figures) {
-        Learn(tenant, s);
-        Measure(tenant, s, quiet);
-      }
-      ReleaseLeaving(tenant, s, reading, begin_ns, quiet);
-      tenants_sum += Bytes{ChargedBytes(tenant, s)};
+  for (const ShareOf& of : state.shares) {
+    Tenant& tenant = *of.tenant;
+    const unsigned s = of.share;
+    Share& share = tenant.shares[s];
+    const uint64_t now_sequence = ChargeSequence(tenant);
+    if (now_sequence != share.sequence_seen) {
+      share.sequence_seen = now_sequence;
+      share.changed_ns = MonotonicNs();
+      last_change_ns_ = share.changed_ns;
     }
+    const auto before = sequences_before.find(tenant.id);
+    const bool quiet = before != sequences_before.end() && before->second == now_sequence &&
+                       share.changed_ns + kStillNs <= begin_ns;
+    share.measured = figures;
+    share.unattached_bytes = sums[tenant.id].unattached;
+    share.nvml_bytes = sums[tenant.id].attached + sums[tenant.id].unattached;
+    for (auto& [slot, process] : tenant.processes) {
+      Process::OnDevice& on = process.device[s];
+      const device::ProcessMemory* p = Listed(reading, process.id.pid);
+      const uint64_t bytes = p == nullptr ? 0 : p->used.value_or(Bytes{}).n;
+      on.settled_readings = quiet && bytes == on.nvml_bytes ? on.settled_readings + 1 : 0;
+      on.nvml_bytes = bytes;
+    }
+    if (quiet && (!tenant.segments->UsageHeadIntact() || !BooksAgree(tenant, s)))
+      Report(tenant, device, "scribbled", 0, 0,
+             "its usage segment was written over: its books no longer add up");
+    if (figures) {
+      Learn(tenant, s);
+      Measure(tenant, s, quiet);
+    }
+    ReleaseLeaving(tenant, s, reading, begin_ns, quiet);
+    // What was deducted for over-charged contexts goes with them, not a reading later.
+    const uint64_t contexts = KindBytes(tenant, s, region::Kind::kContext);
+    if (contexts < share.contexts_seen && share.overhead.bytes() < 0)
+      share.overhead.RaiseTo(static_cast<int64_t>(static_cast<double>(share.overhead.bytes()) *
+                                                  static_cast<double>(contexts) /
+                                                  static_cast<double>(share.contexts_seen)));
+    share.contexts_seen = contexts;
+    tenants_sum += Bytes{ChargedBytes(tenant, s)};
   }
   if (!figures) state.outside_unlisted = reading.used.Less(reading.reserved).Less(tenants_sum);
   CloseFindings(device);
   Publish(device);
 
   std::vector<uint64_t> ids;
-  for (auto& [id, tenant] : tenants_) {
-    PruneAwaited(tenant);
-    if (tenant.runner_gone) ids.push_back(id);
+  for (const auto& [tenant, s] : state.shares) {
+    PruneAwaited(*tenant);
+    if (tenant->runner_gone) ids.push_back(tenant->id);
   }
   for (const uint64_t id : ids)
     if (Tenant* tenant = FindTenant(id)) EndIfOver(*tenant);
@@ -318,6 +324,8 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
     const bool more = SlotBytes(tenant, slot, share_index) > context;
     settled = settled && (more || process.device[share_index].settled_readings >= kSettled);
   }
+  // A process may have several contexts, each charged.
+  with_context = std::max(with_context, contexts / static_cast<int64_t>(learned_.Context(key).n));
   const int64_t attached = static_cast<int64_t>(share.nvml_bytes - share.unattached_bytes);
   const int64_t charged = static_cast<int64_t>(ChargedBytes(tenant, share_index));
   Overhead::Sample sample{

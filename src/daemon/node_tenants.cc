@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <numeric>
+#include <set>
 
 #include "src/base/paths.h"
 #include "src/daemon/node.h"
@@ -22,8 +23,6 @@ namespace {
 double WallClock() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
-
-std::string StatePath(const NodeOptions& options) { return options.machine_dir + "/state.json"; }
 
 std::string TenantDir(const NodeOptions& options, const std::string& name) {
   return paths::TenantsDir(options.machine_dir) + "/" + name;
@@ -60,71 +59,6 @@ Node::Node(NodeOptions options, device::Source& source, Loop& loop, Events& even
 Node::~Node() = default;
 
 void Node::Tell(Event event) { events_.Add(std::move(event), WallClock()); }
-
-Status Node::Start() {
-  const std::string tenants_dir = paths::TenantsDir(options_.machine_dir);
-  if (::mkdir(tenants_dir.c_str(), 0700) != 0 && errno != EEXIST)
-    return IoError("cannot create " + tenants_dir, errno);
-  for (unsigned d = 0; d < devices_.size(); ++d) Sample(d);
-  Result<State> state = LoadState(StatePath(options_));
-  const std::lock_guard lock(mutex_);
-  if (!state.ok()) {
-    if (state.error().code != ErrorCode::kInvalid) return state.error();
-    const std::string kept = StatePath(options_) + ".damaged";
-    ::rename(StatePath(options_).c_str(), kept.c_str());
-    Tell({.cause = "state_damaged", .message = state.error().message + "; kept as " + kept});
-    state = State{};
-  }
-  learned_.Load(state->learned);
-  for (TenantRecord& record : state->tenants) {
-    const std::string name = record.name;
-    if (Status s = Adopt(std::move(record)); !s.ok())
-      Tell({.tenant = name, .cause = "not_adopted", .message = s.error().message});
-  }
-  // Folders of tenants that ended while no daemon looked.
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(tenants_dir, ignored))
-    if (FindTenant(entry.path().filename().string()) == nullptr)
-      std::filesystem::remove_all(entry.path(), ignored);
-  for (unsigned d = 0; d < devices_.size(); ++d) Publish(d);
-  if (Status s = SaveState(); !s.ok()) return s;
-  on_change_(!tenants_.empty());
-  return {};
-}
-
-Status Node::Adopt(TenantRecord record) {
-  std::vector<std::string> uuids = record.device_uuids;
-  const Result<std::vector<unsigned>> devices = NamedDevices(uuids);
-  if (!devices.ok()) return devices.error();
-  const bool runner_lives = record.runner.pid == 0 || Alive(record.runner);
-  std::vector<ProcessId> awaited;
-  for (const ProcessId& id : record.processes) {
-    bool listed = false;  // dead, but the driver may hold its memory still
-    for (const unsigned d : *devices)
-      for (const device::ProcessMemory& p : devices_[d].reading.processes)
-        listed = listed || p.pid == id.pid;
-    const std::optional<ProcessId> now = IdentityOf(id.pid);
-    if (now ? *now == id : listed) awaited.push_back(id);
-  }
-  if (!runner_lives && awaited.empty()) return NotFound("its processes ended meanwhile");
-  Result<Tenant*> made = MakeTenant(std::move(record), *devices);
-  if (!made.ok()) return made.error();
-  Tenant& tenant = **made;
-  tenant.awaited = std::move(awaited);
-  for (const ProcessId& id : tenant.awaited)
-    attributions_[id.pid] = {id.start_ticks, tenant.id, CommandOf(id.pid)};
-  for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-    for (const device::ProcessMemory& p : devices_[tenant.shares[s].device].reading.processes)
-      for (const ProcessId& id : tenant.awaited)
-        if (p.pid == id.pid) tenant.shares[s].unattached_bytes += p.used.value_or(Bytes{}).n;
-    PublishOverhead(tenant, s);
-  }
-  Tell({.tenant = tenant.record.name,
-        .cause = "adopted",
-        .message = "adopted after a restart; " + std::to_string(tenant.awaited.size()) +
-                   " processes are awaited"});
-  return {};
-}
 
 Tenant* Node::FindTenant(const std::string& name) {
   for (auto& [id, tenant] : tenants_)
@@ -176,12 +110,11 @@ std::string Node::ChooseName(const std::vector<std::string>& command) const {
   stem = paths::Sanitized(stem.substr(stem.rfind('/') + 1)).substr(0, 40);
   std::replace(stem.begin(), stem.end(), '@', '_');
   if (!ValidName(stem)) stem = "tenant";
-  for (unsigned n = 1;; ++n) {
-    const std::string name = stem + "-" + std::to_string(n);
-    if (std::none_of(tenants_.begin(), tenants_.end(),
-                     [&](const auto& t) { return t.second.record.name == name; }))
-      return name;
-  }
+  std::set<std::string> taken;
+  for (const auto& [id, tenant] : tenants_) taken.insert(tenant.record.name);
+  unsigned n = 1;
+  while (taken.contains(stem + "-" + std::to_string(n))) ++n;
+  return stem + "-" + std::to_string(n);
 }
 
 Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
@@ -260,7 +193,10 @@ Result<Tenant*> Node::MakeTenant(TenantRecord record, const std::vector<unsigned
   tenant.id = id;
   tenant.record = std::move(record);
   tenant.segments = std::move(*segments);
-  for (const unsigned d : devices) tenant.shares.push_back({.device = d});
+  for (const unsigned d : devices) {
+    devices_[d].shares.push_back({&tenant, static_cast<unsigned>(tenant.shares.size())});
+    tenant.shares.push_back({.device = d});
+  }
   WritePolicy(tenant);
   Status s = WatchRunner(tenant);
   if (s.ok()) s = OpenTenantSocket(tenant);
@@ -446,7 +382,11 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
   std::filesystem::remove_all(TenantDir(options_, tenant->record.name), ignored);
   std::erase_if(attributions_, [&](const auto& a) { return a.second.tenant == id; });
   std::vector<unsigned> devices;
-  for (const Share& share : tenant->shares) devices.push_back(share.device);
+  for (const Share& share : tenant->shares) {
+    devices.push_back(share.device);
+    std::erase_if(devices_[share.device].shares,
+                  [tenant](const ShareOf& of) { return of.tenant == tenant; });
+  }
   const std::string name = tenant->record.name;
   tenants_.erase(id);
   if (why.empty()) return;  // it never was: nothing to tell or save
@@ -460,25 +400,6 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
 bool Node::HasTenants() const {
   const std::lock_guard lock(mutex_);
   return !tenants_.empty();
-}
-
-Status Node::SaveState() {
-  State state;
-  state.learned = learned_.ToJson();
-  for (auto& [id, tenant] : tenants_) {
-    TenantRecord record = tenant.record;
-    record.processes = tenant.awaited;
-    for (const auto& [slot, process] : tenant.processes) record.processes.push_back(process.id);
-    state.tenants.push_back(std::move(record));
-  }
-  Status s = SaveStateFile(StatePath(options_), state);
-  if (s.ok()) dirty_ = false;
-  return s;
-}
-
-Status Node::SaveIfDirty() {
-  const std::lock_guard lock(mutex_);
-  return dirty_ ? SaveState() : Status();
 }
 
 }  // namespace divvy::daemon

@@ -48,10 +48,13 @@ uint64_t SlotContextBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
 
 bool BooksAgree(const Tenant& tenant, unsigned share) {
   uint64_t sum = 0;
-  for (const auto& [slot, process] : tenant.processes)
+  for (const auto& [slot, process] : tenant.processes) {
+    if (tenant.segments->usage().slot[slot].op.word.load(std::memory_order_acquire) != 0)
+      return true;  // stopped halfway through a charge: nothing can be said
     sum += process.state == Process::State::kLive
                ? SlotBytes(tenant, slot, share)
                : process.device[share].held_units * region::kUnitBytes;
+  }
   return sum == ChargedBytes(tenant, share);
 }
 

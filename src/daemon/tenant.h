@@ -66,6 +66,7 @@ struct Share {
   uint64_t nvml_bytes = 0;        // NVML's sum over all its processes
   bool measured = false;          // the last reading gave per-process figures
   bool gated = false;             // shut by the audit
+  uint64_t contexts_seen = 0;     // charged for contexts at the last reading
   uint64_t highest_limit = 0;     // published since it was last within its limit
   unsigned over_readings = 0;     // readings in a row that showed more than that
   uint64_t sequence_seen = 0;     // Σ charge sequences when last looked

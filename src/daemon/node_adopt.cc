@@ -1,0 +1,101 @@
+// The node: what it takes over from the daemon before it, and what it keeps for the one after.
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+
+#include "src/base/paths.h"
+#include "src/daemon/node.h"
+#include "src/daemon/state_file.h"
+
+namespace divvy::daemon {
+namespace {
+std::string StatePath(const NodeOptions& options) { return options.machine_dir + "/state.json"; }
+}  // namespace
+
+Status Node::Start() {
+  const std::string tenants_dir = paths::TenantsDir(options_.machine_dir);
+  if (::mkdir(tenants_dir.c_str(), 0700) != 0 && errno != EEXIST)
+    return IoError("cannot create " + tenants_dir, errno);
+  for (unsigned d = 0; d < devices_.size(); ++d) Sample(d);
+  Result<State> state = LoadState(StatePath(options_));
+  const std::lock_guard lock(mutex_);
+  if (!state.ok()) {
+    if (state.error().code != ErrorCode::kInvalid) return state.error();
+    const std::string kept = StatePath(options_) + ".damaged";
+    ::rename(StatePath(options_).c_str(), kept.c_str());
+    Tell({.cause = "state_damaged", .message = state.error().message + "; kept as " + kept});
+    state = State{};
+  }
+  learned_.Load(state->learned);
+  for (TenantRecord& record : state->tenants) {
+    const std::string name = record.name;
+    if (Status s = Adopt(std::move(record)); !s.ok())
+      Tell({.tenant = name, .cause = "not_adopted", .message = s.error().message});
+  }
+  // Folders of tenants that ended while no daemon looked.
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(tenants_dir, ignored))
+    if (FindTenant(entry.path().filename().string()) == nullptr)
+      std::filesystem::remove_all(entry.path(), ignored);
+  for (unsigned d = 0; d < devices_.size(); ++d) Publish(d);
+  if (Status s = SaveState(); !s.ok()) return s;
+  on_change_(!tenants_.empty());
+  return {};
+}
+
+Status Node::Adopt(TenantRecord record) {
+  std::vector<std::string> uuids = record.device_uuids;
+  const Result<std::vector<unsigned>> devices = NamedDevices(uuids);
+  if (!devices.ok()) return devices.error();
+  const bool runner_lives = record.runner.pid == 0 || Alive(record.runner);
+  std::vector<ProcessId> awaited;
+  for (const ProcessId& id : record.processes) {
+    bool listed = false;  // dead, but the driver may hold its memory still
+    for (const unsigned d : *devices)
+      for (const device::ProcessMemory& p : devices_[d].reading.processes)
+        listed = listed || p.pid == id.pid;
+    const std::optional<ProcessId> now = IdentityOf(id.pid);
+    if (now ? *now == id : listed) awaited.push_back(id);
+  }
+  if (!runner_lives && awaited.empty()) return NotFound("its processes ended meanwhile");
+  Result<Tenant*> made = MakeTenant(std::move(record), *devices);
+  if (!made.ok()) return made.error();
+  Tenant& tenant = **made;
+  tenant.awaited = std::move(awaited);
+  for (const ProcessId& id : tenant.awaited)
+    attributions_[id.pid] = {id.start_ticks, tenant.id, CommandOf(id.pid)};
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+    for (const device::ProcessMemory& p : devices_[tenant.shares[s].device].reading.processes)
+      for (const ProcessId& id : tenant.awaited)
+        if (p.pid == id.pid) tenant.shares[s].unattached_bytes += p.used.value_or(Bytes{}).n;
+    PublishOverhead(tenant, s);
+  }
+  Tell({.tenant = tenant.record.name,
+        .cause = "adopted",
+        .message = "adopted after a restart; " + std::to_string(tenant.awaited.size()) +
+                   " processes are awaited"});
+  return {};
+}
+
+Status Node::SaveState() {
+  State state;
+  state.learned = learned_.ToJson();
+  for (auto& [id, tenant] : tenants_) {
+    TenantRecord record = tenant.record;
+    record.processes = tenant.awaited;
+    for (const auto& [slot, process] : tenant.processes) record.processes.push_back(process.id);
+    state.tenants.push_back(std::move(record));
+  }
+  Status s = SaveStateFile(StatePath(options_), state);
+  if (s.ok()) dirty_ = false;
+  return s;
+}
+
+Status Node::SaveIfDirty() {
+  const std::lock_guard lock(mutex_);
+  return dirty_ ? SaveState() : Status();
+}
+
+}  // namespace divvy::daemon
