@@ -130,6 +130,7 @@ class Node {
   // node_adopt.cc
   Status Adopt(TenantRecord record);
   Status SaveState();
+  void MustSave(Tenant& tenant);  // its record or processes changed: at the next tick
 
   // node_processes.cc
   void OnListener(uint64_t tenant_id);

@@ -80,17 +80,24 @@ Status Node::Adopt(TenantRecord record) {
 }
 
 Status Node::SaveState() {
-  State state;
-  state.learned = learned_.ToJson();
+  std::vector<const std::string*> texts;
   for (auto& [id, tenant] : tenants_) {
-    TenantRecord record = tenant.record;
-    record.processes = tenant.awaited;
-    for (const auto& [slot, process] : tenant.processes) record.processes.push_back(process.id);
-    state.tenants.push_back(std::move(record));
+    if (tenant.saved.empty()) {
+      TenantRecord record = tenant.record;
+      record.processes = tenant.awaited;
+      for (const auto& [slot, process] : tenant.processes) record.processes.push_back(process.id);
+      tenant.saved = RecordText(record);
+    }
+    texts.push_back(&tenant.saved);
   }
-  Status s = SaveStateFile(StatePath(options_), state);
+  Status s = SaveStateFile(StatePath(options_), texts, learned_.ToJson());
   if (s.ok()) dirty_ = false;
   return s;
+}
+
+void Node::MustSave(Tenant& tenant) {
+  tenant.saved.clear();
+  dirty_ = true;
 }
 
 Status Node::SaveIfDirty() {

@@ -162,7 +162,7 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
   const int fds[] = {tenant->segments->policy_fd(), tenant->segments->usage_fd()};
   if (!SendPacket(connection.fd.get(), &welcome, sizeof welcome, fds, 2))
     CloseConnection(connection_id);
-  dirty_ = true;
+  MustSave(*tenant);
 }
 
 Result<Process*> Node::Attach(Tenant& tenant, Peer& peer, ProcessId id, const HelloView& hello) {
@@ -269,7 +269,6 @@ void Node::OnProcessEnd(uint64_t tenant_id, uint32_t slot) {
   if (it == tenant->processes.end() || it->second.state == Process::State::kLeaving) return;
   if (Alive(it->second.id)) return;  // a late call for the slot's former process
   HarvestEvents(*tenant);
-  dirty_ = true;
   Bury(*tenant, it->second, Process::State::kLeaving);
   EndIfOver(*tenant);
 }
@@ -316,6 +315,7 @@ void Node::Release(Tenant& tenant, uint32_t slot) {
   loop_.Remove(it->second.watch, it->second.pidfd.get());
   tenant.processes.erase(it);
   tenant.free_slots.insert(slot);
+  MustSave(tenant);
 }
 
 void Node::HarvestEvents(Tenant& tenant) {

@@ -302,8 +302,10 @@ Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPa
     }
   }
   tenant->record.share = *next;
+  MustSave(*tenant);
   if (Status s = SaveState(); !s.ok()) {
     tenant->record.share = before;
+    MustSave(*tenant);
     return Unavailable(s.error().message + ": nothing was changed");
   }
   region::Policy& policy = tenant->segments->policy();

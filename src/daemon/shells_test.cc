@@ -107,17 +107,18 @@ TEST_F(ShellsTest, LongSocketPathsWork) {
 TEST_F(ShellsTest, StateIsEitherOldOrNew) {
   const std::string path = dir_ + "/state.json";
   EXPECT_TRUE(LoadState(path)->tenants.empty());
-  State state;
-  state.tenants.push_back({.name = "t", .device_uuids = {"GPU-a"}});
-  state.tenants[0].share.mem = state.tenants[0].share.mem_max = 1_GiB;
-  ASSERT_TRUE(SaveStateFile(path, state).ok());
+  TenantRecord record{.name = "t", .device_uuids = {"GPU-a"}};
+  record.share.mem = record.share.mem_max = 1_GiB;
+  const std::string text = RecordText(record);
+  ASSERT_TRUE(SaveStateFile(path, {&text, &text}, nlohmann::json::object()).ok());
+  EXPECT_EQ(LoadState(path)->tenants.size(), 2u);
   EXPECT_EQ(LoadState(path)->tenants.at(0).name, "t");
   for (const char* damage : {"", "{", R"({"version":1})", R"({"version":9,"tenants":[]})",
                              R"({"version":1,"tenants":[{}]})", R"({"version":1,"tenants":{}})"}) {
     std::ofstream(path) << damage;
     EXPECT_EQ(LoadState(path).error().code, ErrorCode::kInvalid) << damage;
   }
-  EXPECT_FALSE(SaveStateFile(dir_ + "/nowhere/state.json", state).ok());
+  EXPECT_FALSE(SaveStateFile(dir_ + "/nowhere/state.json", {}, {}).ok());
 }
 
 TEST_F(ShellsTest, FullDiskKeepsTheOldState) {
@@ -127,10 +128,10 @@ TEST_F(ShellsTest, FullDiskKeepsTheOldState) {
   std::filesystem::create_directory(small);
   if (std::system(("mount -t tmpfs -o size=8k none " + small + " 2>/dev/null").c_str()) != 0)
     GTEST_SKIP() << "no tmpfs here";
-  State state;
-  EXPECT_TRUE(SaveStateFile(small + "/state.json", state).ok());
-  for (int i = 0; i < 400; ++i) state.tenants.push_back({.name = "t" + std::to_string(i)});
-  EXPECT_FALSE(SaveStateFile(small + "/state.json", state).ok());
+  const nlohmann::json none = nlohmann::json::object();
+  EXPECT_TRUE(SaveStateFile(small + "/state.json", {}, none).ok());
+  const std::string large(100'000, 'x');
+  EXPECT_FALSE(SaveStateFile(small + "/state.json", {&large}, none).ok());
   EXPECT_TRUE(LoadState(small + "/state.json").ok());
   EXPECT_EQ(std::system(("umount " + small).c_str()), 0);
 }

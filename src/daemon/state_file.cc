@@ -56,11 +56,18 @@ Result<State> LoadState(const std::string& path) {
   return state;
 }
 
-Status SaveStateFile(const std::string& path, const State& state) {
-  nlohmann::json j{
-      {"version", kVersion}, {"tenants", nlohmann::json::array()}, {"learned", state.learned}};
-  for (const TenantRecord& r : state.tenants) j["tenants"].push_back(ToJson(r));
-  return WriteByRename(path, j.dump(1) + "\n");
+std::string RecordText(const TenantRecord& record) {
+  return ToJson(record).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+Status SaveStateFile(const std::string& path, const std::vector<const std::string*>& tenants,
+                     const nlohmann::json& learned) {
+  std::string text = "{\"version\":" + std::to_string(kVersion) + ",\n\"learned\":" +
+                     learned.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+                     ",\n\"tenants\":[";
+  for (const std::string* const& tenant : tenants)
+    text += (&tenant == &tenants[0] ? "\n" : ",\n") + *tenant;
+  return WriteByRename(path, text + "\n]}\n");
 }
 
 }  // namespace divvy::daemon

@@ -21,7 +21,10 @@ struct State {
 // An absent file is an empty state. kInvalid: the file is not ours or is damaged; what could be
 // read is lost, the message names the file.
 Result<State> LoadState(const std::string& path);
-Status SaveStateFile(const std::string& path, const State& state);
+// `tenants`: each a record as text (RecordText), so that a save costs what changed.
+Status SaveStateFile(const std::string& path, const std::vector<const std::string*>& tenants,
+                     const nlohmann::json& learned);
+std::string RecordText(const TenantRecord& record);
 Status WriteByRename(const std::string& path, const std::string& content);
 
 }  // namespace divvy::daemon

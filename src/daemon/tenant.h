@@ -76,6 +76,7 @@ struct Share {
 struct Tenant {
   uint64_t id = 0;  // never used again
   TenantRecord record;
+  std::string saved;  // its text in the state file; "" = changed since
   std::vector<Share> shares;
   std::unique_ptr<Segments> segments;
   std::string module_loading;  // CUDA_MODULE_LOADING of its newest process

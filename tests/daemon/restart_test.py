@@ -82,7 +82,7 @@ class Restart(MachineTest):
         self.m.tenant(GIB, name="kept", runner_pid=0)
         p = self.m.probe()
         p.hello(orphan)
-        until(lambda: '"pid": %d' % p.pid in open(f"{self.m.dir}/state.json").read(), "the save")
+        until(lambda: '"pid":%d,' % p.pid in open(f"{self.m.dir}/state.json").read(), "the save")
         self.m.kill_daemon()
         for r in (runner, orphan_runner):
             r.kill()
@@ -124,7 +124,7 @@ class SlowTeardown(MachineTest):
         runner = subprocess.Popen(["sleep", "1000"])
         t = self.m.tenant(50 * GIB, name="t", runner_pid=runner.pid)
         p = self.with_memory(t, 40 * GIB, 40 * GIB)
-        until(lambda: '"pid": %d' % p.pid in open(f"{self.m.dir}/state.json").read(), "the save")
+        until(lambda: '"pid":%d,' % p.pid in open(f"{self.m.dir}/state.json").read(), "the save")
         self.m.kill_daemon()
         p.kill()
         runner.kill()
