@@ -65,6 +65,12 @@ namespace {
 // A graph may be launched anywhere: what is captured stays in its stream's context.
 struct Bind {
   Context* context;
+  int priority;
+  // "priorities ... are copied from stream priority during stream capture"
+  void operator()(KernelNode& n) const {
+    if (!n.has_priority) n.priority = priority;
+    n.has_priority = true;
+  }
   void operator()(CopyNode& n) const { n.context = context; }
   void operator()(MemsetNode& n) const { n.context = context; }
   void operator()(MemOpNode& n) const { n.context = context; }
@@ -74,7 +80,7 @@ struct Bind {
 }  // namespace
 
 Node* CapturingStream::Append(NodeParams params) {
-  std::visit(Bind{context}, params);
+  std::visit(Bind{stream->context, stream->priority}, params);
   Node* n = sequence->graph->Add(std::move(params), next_from);
   next_from = {{n, CUgraphEdgeData{}}};
   return n;
@@ -244,7 +250,7 @@ CUresult WaitOrCapture(Stream* s, Event* event, unsigned flags) {
       if (c == nullptr) {
         // "When a captured event is waited on by a stream, it places the stream in capture mode if
         // it is not already."
-        book.streams[s] = {e.sequence, s->context, e.nodes, {}, {}};
+        book.streams[s] = {e.sequence, s, e.nodes, {}, {}};
       } else if (c->sequence != e.sequence) {
         // "It is invalid to merge two separate capture graphs by waiting on a captured event from
         // a stream which is being captured and is associated with a different capture graph."

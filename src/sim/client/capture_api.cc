@@ -24,7 +24,7 @@ CUresult Begin(Stream* s, CUstreamCaptureMode mode, std::shared_ptr<Graph> graph
   sequence->mode = mode;
   sequence->thread = ThisThread();
   sequence->origin = s;
-  book.streams[s] = {sequence, s->context, std::move(from), {}, {}};
+  book.streams[s] = {sequence, s, std::move(from), {}, {}};
   book.Open(sequence);
   return CUDA_SUCCESS;
 }

@@ -26,7 +26,7 @@ using SequencePtr = std::shared_ptr<CaptureSequence>;
 
 struct CapturingStream {
   SequencePtr sequence;
-  Context* context = nullptr;
+  Stream* stream = nullptr;
   std::vector<Edge> next_from;  // what the next captured node depends on
   // What cuStreamGetCaptureInfo handed out: valid until the next call on the stream.
   std::vector<CUgraphNode> shown_nodes;

@@ -267,6 +267,34 @@ TEST_F(CaptureTest, WorkAroundACaptureRuns) {
   EXPECT_EQ(Load(words_ + 4), 1u);
 }
 
+// "Priorities are ... copied from stream priority during stream capture" (cuGraphInstantiate).
+TEST_F(CaptureTest, KernelNodesHaveTheirStreamsPriority) {
+  CUstream s;
+  ASSERT_EQ(cu().cuStreamCreateWithPriority(&s, CU_STREAM_NON_BLOCKING, -2), CUDA_SUCCESS);
+  Begin(s);
+  EXPECT_EQ(Spin(s, 1000), CUDA_SUCCESS);
+  CUgraph graph = End(s);
+  CUgraphNode node;
+  size_t one = 1;
+  ASSERT_EQ(cu().cuGraphGetNodes(graph, &node, &one), CUDA_SUCCESS);
+  CUkernelNodeAttrValue value{};
+  ASSERT_EQ(cu().cuGraphKernelNodeGetAttribute(node, CU_LAUNCH_ATTRIBUTE_PRIORITY, &value),
+            CUDA_SUCCESS);
+  EXPECT_EQ(value.priority, -2);
+}
+
+// A context's end takes its captures along.
+TEST_F(CaptureTest, ContextEndsItsCaptures) {
+  CUcontext second;
+  ASSERT_EQ(cu().cuCtxCreate_v2(&second, 0, 0), CUDA_SUCCESS);
+  CUstream s;
+  ASSERT_EQ(cu().cuStreamCreate(&s, CU_STREAM_DEFAULT), CUDA_SUCCESS);
+  Begin(s);
+  EXPECT_EQ(cu().cuCtxDestroy_v2(second), CUDA_SUCCESS);
+  CUdeviceptr p;
+  EXPECT_EQ(cu().cuMemAlloc_v2(&p, 4), CUDA_SUCCESS);  // no capture is left to forbid it
+}
+
 // Without its origin stream a capture is over.
 TEST_F(CaptureTest, DestroyedStreamEndsItsCapture) {
   CUstream s;

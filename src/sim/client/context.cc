@@ -3,6 +3,7 @@
 // costs; further ones less, because code and runtime heaps are shared.
 #include "src/sim/client/context.h"
 
+#include "src/sim/client/graph_memory.h"
 #include "src/sim/client/pools.h"
 #include "src/sim/generated/driver_functions.h"
 
@@ -90,7 +91,10 @@ void DestroyContext(Context* c) {
     std::lock_guard lock(c->device->mu);
     --c->device->contexts;
   }
-  if (c->device->contexts == 0) ReleasePools(c->device);
+  if (c->device->contexts == 0) {
+    ReleasePools(c->device);
+    ReleaseGraphMemory(c->device);
+  }
   UnbookContext(p.page(), p.row(), c->device->index(), c->booked_bytes);
 }
 

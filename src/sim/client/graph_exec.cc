@@ -80,7 +80,7 @@ CUresult InstantiateAndKeep(CUgraphExec* out, CUgraph handle, uint64_t flags, CU
 
 GraphExec::~GraphExec() {
   for (Stream* s : streams) {
-    if (s != nullptr) DestroyStream(s);
+    if (s != nullptr && !s->destroyed) DestroyStream(s);
   }
 }
 

@@ -261,6 +261,16 @@ void GraphMemoryInUse(uint64_t exec, Ticket last) {
   }
 }
 
+void ReleaseGraphMemory(Device* device) {
+  std::lock_guard lock(All().mu);
+  DevicePool& pool = All().of[device];
+  pool.mapped.clear();
+  pool.leaving.clear();
+  std::erase_if(All().live, [&](const auto& l) { return l.second->device == device; });
+  pool.live_bytes = 0;
+  pool.Trim(device);
+}
+
 void ForgetGraphMemory(uint64_t exec) {
   std::lock_guard lock(All().mu);
   for (auto& [device, pool] : All().of) {

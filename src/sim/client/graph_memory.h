@@ -46,6 +46,8 @@ CUresult TakeForUpload(uint64_t exec, Stream* stream, const MemoryNodes& nodes);
 CUresult TakeForLaunch(uint64_t exec, Stream* stream, const MemoryNodes& nodes, bool auto_free);
 // The launch is in its stream: until `last` has ended it uses its memory.
 void GraphMemoryInUse(uint64_t exec, Ticket last);
+// The device's last context of this process is gone, and with it all of its memory.
+void ReleaseGraphMemory(Device* device);
 // The executable graph is gone: others may use its memory when its last launch has ended.
 void ForgetGraphMemory(uint64_t exec);
 

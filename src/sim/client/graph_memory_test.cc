@@ -218,6 +218,19 @@ TEST_F(GraphMemoryTest, IdleMemoryGoesToOthers) {
   ASSERT_EQ(cu().cuGraphExecDestroy(second), CUDA_SUCCESS);
 }
 
+// The end of the device's last context takes its graph memory along, allocations and all.
+TEST_F(GraphMemoryTest, ContextEndGivesItBack) {
+  CUdeviceptr p;
+  AddAlloc(64 * kMiB, &p);
+  CUgraphExec exec = Instantiate();
+  ASSERT_EQ(cu().cuGraphLaunch(exec, free_), CUDA_SUCCESS);
+  EXPECT_EQ(Reserved(), 64 * kMiB);
+  ASSERT_EQ(cu().cuDevicePrimaryCtxReset_v2(0), CUDA_SUCCESS);
+  EXPECT_EQ(Reserved(), 0u);
+  DriverTest::SetUp();
+  EXPECT_EQ(cu().cuGraphExecDestroy(exec), CUDA_SUCCESS);
+}
+
 // "Nodes and edges of the graph cannot be deleted. ... Only one instantiation of the graph may
 // exist at any point in time. The graph cannot be cloned."
 TEST_F(GraphMemoryTest, Restrictions) {

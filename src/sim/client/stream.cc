@@ -124,6 +124,7 @@ CUresult FinishWorkOn(Context* c) {
 void ReleaseContextStreams(Context* c) {
   DropWork(c);
   for (Stream* s : StreamsOf(c)) {
+    DropCapture(s);
     (void)Finish(LastOf(s));
     s->destroyed = true;
     EndQueue(s);
