@@ -155,11 +155,9 @@ size_t ExpectedUse::MemoryBucket(int32_t memory_left) const {
 ExpectedUse::Row ExpectedUse::At(const Node& node, int32_t cpu_left) const {
   Row row;
   row.use_ = this;
-  static constexpr int32_t kNothing[1] = {};
-  static constexpr int64_t kNothingWhole[kMaxDevices + 1] = {};
   if (node.pool >= place_of_pool_.size()) {  // nothing learnt yet
-    row.single_ = kNothing;
-    row.multi_ = kNothingWhole;
+    row.single_ = nullptr;
+    row.multi_ = nullptr;
     return row;
   }
   const Place place = place_of_pool_[node.pool];

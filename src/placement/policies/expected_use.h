@@ -32,17 +32,18 @@ class ExpectedUse {
     // Of a device's rest: idle compute, in milli / kOne, times the part of the requests (for one
     // device) that it could serve.
     int64_t Of(int32_t compute_left, int32_t memory_left) const {
+      if (single_ == nullptr) return 0;
       const size_t c = use_->compute_bucket_[compute_left];
       const size_t m = use_->memory_sizes_.empty() ? 0 : use_->MemoryBucket(memory_left);
       return compute_left * int64_t{single_[c * use_->memory_buckets_ + m]};
     }
     // The same for requests for several devices, of which this many whole ones are there.
-    int64_t OfWhole(int32_t whole) const { return multi_[whole]; }
+    int64_t OfWhole(int32_t whole) const { return multi_ == nullptr ? 0 : multi_[whole]; }
 
    private:
     friend class ExpectedUse;
     const ExpectedUse* use_;
-    const int32_t* single_;
+    const int32_t* single_;  // null for a pool that Learn did not see
     const int64_t* multi_;
   };
   Row At(const Node& node, int32_t cpu_left) const;
