@@ -206,6 +206,24 @@ class Nvml {
     }
     return ~0ull;
   }
+  unsigned Busy() {
+    nvmlUtilization_t u{};
+    EXPECT_EQ((Fn<nvmlReturn_t(nvmlDevice_t, nvmlUtilization_t*)>("nvmlDeviceGetUtilizationRates")(
+                  gpu_, &u)),
+              NVML_SUCCESS);
+    return u.gpu;
+  }
+  unsigned BusyOf(pid_t pid) {
+    nvmlProcessUtilizationSample_t list[64];
+    unsigned count = 64;
+    auto f = Fn<nvmlReturn_t(nvmlDevice_t, nvmlProcessUtilizationSample_t*, unsigned*,
+                             unsigned long long)>("nvmlDeviceGetProcessUtilization");
+    if (f(gpu_, list, &count, 0) != NVML_SUCCESS) return 0;
+    for (unsigned i = 0; i < count; ++i) {
+      if (list[i].pid == unsigned(pid)) return list[i].smUtil;
+    }
+    return 0;
+  }
   std::string Uuid() {
     char text[96] = {};
     EXPECT_EQ((Fn<nvmlReturn_t(nvmlDevice_t, char*, unsigned)>("nvmlDeviceGetUUID")(gpu_, text,
@@ -507,9 +525,10 @@ TEST(Processes, EventsCrossProcesses) {
   EXPECT_EQ(waiter.line().Hear(), 0u);
 }
 
-// A process that is killed amid work leaves the device to the others.
+// A process that is killed amid work leaves the device to the others; utilisation shows both.
 TEST(Processes, AKilledProcessesWorkIsGone) {
   Machine machine;
+  Nvml nvml;
   auto spin = [](const Child::Line& line, uint64_t ns) {
     CUmodule m;
     CUfunction f;
@@ -524,9 +543,11 @@ TEST(Processes, AKilledProcessesWorkIsGone) {
   Child hog([&](const Child::Line& line) { spin(line, 3'600'000'000'000); });
   EXPECT_EQ(hog.line().Hear(), 0u);
   EXPECT_EQ(hog.line().Hear(), 0u);
+  EXPECT_TRUE(nvml.Until([&] { return nvml.Busy() == 100 && nvml.BusyOf(hog.pid()) == 100; }));
   Child other([&](const Child::Line& line) { spin(line, 3'000'000); });
   for (int i = 0; i < 3; ++i) EXPECT_EQ(other.line().Hear(), 0u);  // they take turns
   hog.Kill();
+  EXPECT_TRUE(nvml.Until([&] { return nvml.Busy() == 0; }));
   Child third([&](const Child::Line& line) { spin(line, 3'000'000); });
   for (int i = 0; i < 3; ++i) EXPECT_EQ(third.line().Hear(), 0u);
 }

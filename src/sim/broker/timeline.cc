@@ -110,8 +110,18 @@ struct Timeline::Impl : EngineListener {
   }
   void Busy(uint32_t device, uint32_t row, uint64_t from, uint64_t to) override {
     Spread(device, false, from, to);
-    if (row < kMaxClients) {
-      page->row[row].dev[device].busy_ns.fetch_add(to - from, std::memory_order_relaxed);
+    if (row >= kMaxClients) return;
+    DeviceRow& r = page->row[row].dev[device];
+    r.busy_ns.fetch_add(to - from, std::memory_order_relaxed);
+    while (from < to) {
+      uint64_t number = from / kUtilWindowNs, end = std::min(to, (number + 1) * kUtilWindowNs);
+      auto& w = r.window[number % 2];
+      if (w.number.load(std::memory_order_relaxed) != number) {
+        w.busy_ns.store(0, std::memory_order_relaxed);
+        w.number.store(number, std::memory_order_release);  // pairs with NVML's reading
+      }
+      w.busy_ns.fetch_add(end - from, std::memory_order_relaxed);
+      from = end;
     }
   }
   void CopyBusy(uint32_t device, uint64_t from, uint64_t to) override {

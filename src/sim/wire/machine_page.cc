@@ -112,6 +112,7 @@ void ClearBooks(MachinePage* page, uint32_t row) {
     r.context_bytes.store(0, kRelaxed);
     r.contexts.store(0, kRelaxed);
     r.busy_ns.store(0, kRelaxed);
+    for (auto& w : r.window) w.busy_ns.store(0, kRelaxed);
     page->history[row][d].next.store(0, kRelaxed);
   }
 }

@@ -21,6 +21,8 @@ inline constexpr uint32_t kMaxClients = 2048;
 inline constexpr uint32_t kHistory = 32;
 inline constexpr uint32_t kUtilBuckets = 64;
 
+inline constexpr uint64_t kUtilWindowNs = 200'000'000;
+
 enum ClientState : uint32_t {
   kClientFree = 0,
   kClientLive = 1,
@@ -34,6 +36,10 @@ struct DeviceRow {
   std::atomic<uint32_t> contexts;  // NVML lists the process while > 0
   uint32_t pad;
   std::atomic<uint64_t> busy_ns;  // device time its work has taken; the timeline writes
+  // The same by windows of kUtilWindowNs: the one being written and the one before it.
+  struct {
+    std::atomic<uint64_t> number, busy_ns;
+  } window[2];
 };
 
 struct alignas(64) ClientRow {
