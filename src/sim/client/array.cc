@@ -176,6 +176,7 @@ CUresult sim_cuArrayDestroy(CUarray handle) {
     All().arrays.erase(a);
   }
   if (a->memory.context != nullptr) Give(a->memory);
+  delete a;
   return CUDA_SUCCESS;
 }
 
@@ -277,6 +278,8 @@ CUresult sim_cuMipmappedArrayDestroy(CUmipmappedArray handle) {
     for (Array* a : m->levels) All().arrays.erase(a);
   }
   if (m->memory.context != nullptr) Give(m->memory);
+  for (Array* a : m->levels) delete a;
+  delete m;
   return CUDA_SUCCESS;
 }
 

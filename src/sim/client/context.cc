@@ -87,11 +87,12 @@ void DestroyContext(Context* c) {
   ReleaseContextModules(c);
   ReleaseContextMemory(c);
   Process& p = Process::Get();
+  bool last;
   {
     std::lock_guard lock(c->device->mu);
-    --c->device->contexts;
+    last = --c->device->contexts == 0;
   }
-  if (c->device->contexts == 0) {
+  if (last) {
     ReleasePools(c->device);
     ReleaseGraphMemory(c->device);
   }
@@ -373,9 +374,16 @@ CUresult sim_cuDevicePrimaryCtxRetain(CUcontext* out, CUdevice dev) {
   static std::mutex& making =
       *new std::mutex;  // one maker; the device's lock is not held meanwhile
   std::lock_guard one(making);
-  if (d->primary == nullptr) {
+  bool missing;
+  unsigned flags;
+  {
+    std::lock_guard lock(d->mu);
+    missing = d->primary == nullptr;
+    flags = d->primary_flags;
+  }
+  if (missing) {
     Context* c;
-    if (CUresult r = MakeContext(d, d->primary_flags, true, &c)) return r;
+    if (CUresult r = MakeContext(d, flags, true, &c)) return r;
     std::lock_guard lock(d->mu);
     d->primary = c;
   }

@@ -12,6 +12,7 @@ namespace {
 struct Registry {
   std::mutex mu;
   std::unordered_set<Library*> all;
+  std::vector<Library*> unloaded;  // kernels of theirs may still be asked about
 };
 Registry& Libraries() {
   static Registry& r = *new Registry;
@@ -81,6 +82,7 @@ CUresult sim_cuLibraryUnload(CUlibrary handle) {
   {
     std::lock_guard lock(Libraries().mu);
     Libraries().all.erase(l);
+    Libraries().unloaded.push_back(l);
   }
   std::map<Context*, Module*> loaded;
   {

@@ -22,6 +22,7 @@ namespace {
 struct Registry {
   std::mutex mu;
   std::unordered_set<Module*> modules;
+  std::vector<Module*> unloaded;  // functions of theirs may still be asked about
   std::unordered_set<Function*> functions;
 };
 Registry& All() {
@@ -106,6 +107,7 @@ void UnloadModule(Module* m) {
   {
     std::lock_guard lock(All().mu);
     if (All().modules.erase(m) == 0) return;
+    All().unloaded.push_back(m);
   }
   for (auto& [name, r] : m->globals) {
     if (AddressMap::Get().Remove(r.base, RangeKind::kGlobal)) GiveMemory(r);

@@ -3,6 +3,7 @@
 // once what the same stream has freed.
 #pragma once
 
+#include <atomic>
 #include <list>
 
 #include "src/sim/client/stream.h"
@@ -36,7 +37,7 @@ class Pool {
   bool built_in() const { return built_in_; }
 
   uint64_t magic = kLive;
-  bool destroyed = false;  // goes with its last allocation
+  std::atomic<bool> destroyed{false};  // goes with its last allocation
   CUmemoryPool handle() { return reinterpret_cast<CUmemoryPool>(this); }
   static Pool* From(CUmemoryPool handle);
 

@@ -14,10 +14,19 @@
 namespace divvy::sim {
 namespace {
 
+// A thread's default streams, one for each context it has used.
+struct ThreadStreams {
+  Context* context;
+  Stream* stream;
+  ThreadStreams* next;
+};
+thread_local ThreadStreams* tls_streams;
+
 struct Registry {
   std::mutex mu;
   std::unordered_set<Stream*> all;  // ever made: stale handles are told from garbage
   std::map<Context*, std::vector<Stream*>> of;
+  std::vector<ThreadStreams*> of_threads;  // for as long as the process lives
   uint64_t next_id = 1;
 };
 Registry& Streams() {
@@ -53,14 +62,6 @@ void DestroyStream(Stream* s) {
 
 namespace {
 
-// A thread's default streams, one for each context it has used.
-struct ThreadStreams {
-  Context* context;
-  Stream* stream;
-  ThreadStreams* next;
-};
-thread_local ThreadStreams* tls_streams;
-
 // A synchronising call: pools let go of what they hold above their threshold.
 CUresult Wait(Stream* s) {
   CUresult r = Finish(LastOf(s));
@@ -84,6 +85,8 @@ Stream* ThreadStream(Context* c) {
   Stream* s = MakeStream(c, CU_STREAM_DEFAULT, 0);
   s->per_thread = true;
   tls_streams = new ThreadStreams{c, s, tls_streams};
+  std::lock_guard lock(Streams().mu);
+  Streams().of_threads.push_back(tls_streams);
   return s;
 }
 

@@ -210,7 +210,8 @@ class Executor {
     slot.stream = q.number;
     slot.wait_stream = wait.stream != nullptr ? wait.stream->queue.number : 0;
     slot.wait_seq = wait.seq;
-    slot.seq = ++q.last_seq;
+    const uint64_t seq = q.last_seq.load(std::memory_order_relaxed) + 1;
+    slot.seq = seq;
     slot.duration_ns = p.dilate(work.duration_ns);
     slot.submit_ns = NowNs();
     slot.start_ns.store(kNever, std::memory_order_relaxed);
@@ -219,13 +220,13 @@ class Executor {
     slot.wants_news.store(seen, std::memory_order_relaxed);
     slot.state.store(kOpFree, std::memory_order_relaxed);
     OpSlot* before = q.pending.empty() ? nullptr : &p.channel()->slot[q.pending.back().slot];
-    q.pending.push_back({n, q.last_seq, std::move(work), wait, false});
-    if (seen) q.effects.push_back(q.last_seq);
+    q.pending.push_back({n, seq, std::move(work), wait, false});
+    if (seen) q.effects.push_back(seq);
     if (!q.active) {
       q.active = true;
       active_.push_back(s);
     }
-    if (external) asking_.push_back({s, q.last_seq});
+    if (external) asking_.push_back({s, seq});
     Push(n);
     // The timeline sleeps until just before a stream with work runs dry: only others must ring.
     // Looked at after the push: while the end of the op before is not told, it has yet to look for
@@ -233,7 +234,8 @@ class Executor {
     uint64_t end = before == nullptr ? 0 : before->done_ns.load();
     if (end < slot.submit_ns + kSoonNs) Ring();
     if (seen) NeedThread();
-    return {s, q.last_seq};
+    q.last_seq.store(seq, std::memory_order_release);  // pairs with LastOf
+    return {s, seq};
   }
 
   void Push(uint32_t n) {
@@ -304,7 +306,7 @@ class Executor {
   // Looks at external ops that have started: asks conditions, hands host functions over. True while
   // there is something to ask again.
   bool AskExternals() {
-    std::vector<std::pair<std::function<bool()>, OpSlot*>> ask;
+    std::vector<std::pair<std::function<bool()>, Ticket>> ask;
     {
       std::lock_guard lock(mu_);
       uint64_t now = NowNs();
@@ -321,17 +323,20 @@ class Executor {
           return true;
         }
         if (!p.started) p.started = true;
-        ask.push_back({p.work.satisfied, slot});
+        ask.push_back({p.work.satisfied, t});
         return false;
       });
     }
     bool again = false;
-    for (auto& [satisfied, slot] : ask) {
-      if (slot->released_ns.load(std::memory_order_relaxed) != kNever) continue;
-      if (satisfied()) {
-        Release(slot);
-      } else {
+    for (auto& [satisfied, ticket] : ask) {
+      if (!satisfied()) {
         again = true;
+        continue;
+      }
+      std::lock_guard lock(mu_);
+      OpSlot* slot = SlotOf(ticket);  // null: it was dropped meanwhile
+      if (slot != nullptr && slot->released_ns.load(std::memory_order_relaxed) == kNever) {
+        Release(slot);
       }
     }
     return again;
@@ -460,7 +465,10 @@ CUresult Finish(Ticket t) {
   return CUresult(t.stream->context->sticky.load(std::memory_order_acquire));
 }
 
-Ticket LastOf(Stream* stream) { return {stream, stream->queue.last_seq}; }
+Ticket LastOf(Stream* stream) {
+  return {stream,
+          stream->queue.last_seq.load(std::memory_order_acquire)};  // pairs with the submission
+}
 
 void DropWork(Context* context) {
   for (Stream* s : StreamsOf(context)) {

@@ -61,7 +61,7 @@ struct Pending {
 };
 struct Queue {
   uint32_t number = 0;  // in the channel
-  uint64_t last_seq = 0;
+  std::atomic<uint64_t> last_seq{0};
   std::atomic<uint64_t> retired_seq{0};
   std::deque<Pending> pending;
   std::deque<uint64_t> effects;  // seqs in `pending` that something outside can see
