@@ -47,13 +47,12 @@ CUgraphInstantiateResult CheckDeviceLaunch(const Plan& plan, Node** bad) {
   return plan.steps.empty() ? CUDA_GRAPH_INSTANTIATE_ERROR : CUDA_GRAPH_INSTANTIATE_SUCCESS;
 }
 
-// The node of the user's graph that a node of the copy stands for.
-CUgraphNode OriginalOf(const Graph& graph, const Node* copy) {
-  if (copy == nullptr) return nullptr;
+// The node with this number, in the graph or in a child's.
+CUgraphNode OriginalOf(const Graph& graph, uint64_t id) {
   for (const auto& n : graph.nodes) {
-    if (n->id == copy->source_id) return n->handle();
+    if (n->id == id) return n->handle();
     if (auto* child = std::get_if<ChildNode>(&n->params)) {
-      if (CUgraphNode found = OriginalOf(*child->graph, copy)) return found;
+      if (CUgraphNode found = OriginalOf(*child->graph, id)) return found;
     }
   }
   return nullptr;
@@ -66,7 +65,7 @@ CUresult InstantiateAndKeep(CUgraphExec* out, CUgraph handle, uint64_t flags, CU
   *why = CUDA_GRAPH_INSTANTIATE_ERROR;
   if (out == nullptr || graph == nullptr) return CUDA_ERROR_INVALID_VALUE;
   std::shared_ptr<GraphExec> exec;
-  Node* node = nullptr;
+  uint64_t node = 0;
   if (CUresult r = Instantiate(graph, flags, &exec, &node, why)) {
     if (bad != nullptr) *bad = OriginalOf(*graph, node);
     return r;
@@ -102,9 +101,10 @@ Node* GraphExec::Find(CUgraphNode original) {
   return n != nullptr ? body->FindBySource(n->id) : nullptr;
 }
 
-CUresult Instantiate(Graph* graph, uint64_t flags, std::shared_ptr<GraphExec>* out, Node** bad,
+CUresult Instantiate(Graph* graph, uint64_t flags, std::shared_ptr<GraphExec>* out, uint64_t* bad,
                      CUgraphInstantiateResult* why) {
-  *bad = nullptr;
+  *bad = 0;
+  Node* node = nullptr;
   *why = CUDA_GRAPH_INSTANTIATE_ERROR;
   bool auto_free = (flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH) != 0;
   bool device_launch = (flags & CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH) != 0;
@@ -116,12 +116,14 @@ CUresult Instantiate(Graph* graph, uint64_t flags, std::shared_ptr<GraphExec>* o
   if (graph->has_memory_nodes && !graph->only_exec.expired()) return CUDA_ERROR_INVALID_VALUE;
   auto exec = std::make_shared<GraphExec>();
   exec->body = graph->Clone();
-  if (CUresult r = MakePlan(*exec->body, &exec->plan, bad)) {
+  if (CUresult r = MakePlan(*exec->body, &exec->plan, &node)) {
     *why = CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE;
+    *bad = node->source_id;
     return r;
   }
   if (device_launch) {
-    *why = CheckDeviceLaunch(exec->plan, bad);
+    *why = CheckDeviceLaunch(exec->plan, &node);
+    if (node != nullptr) *bad = node->source_id;
     if (*why != CUDA_GRAPH_INSTANTIATE_SUCCESS) return CUDA_ERROR_INVALID_VALUE;
   }
   exec->id = Execs().next_id++;

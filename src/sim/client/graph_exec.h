@@ -49,8 +49,9 @@ struct GraphExec {
   Node* Find(CUgraphNode original);
 };
 
-// The graph lock is held.
-CUresult Instantiate(Graph* graph, uint64_t flags, std::shared_ptr<GraphExec>* out, Node** bad,
+// The graph lock is held. *bad: the number of the node of `graph` (or a child's) that is wrong, or
+// 0.
+CUresult Instantiate(Graph* graph, uint64_t flags, std::shared_ptr<GraphExec>* out, uint64_t* bad,
                      CUgraphInstantiateResult* why);
 std::shared_ptr<GraphExec> TakeExec(CUgraphExec handle);
 

@@ -1,7 +1,8 @@
 // From a graph to steps in lanes: pure. Branches get lanes of their own, so that they can run side
 // by side; what crosses lanes is waited for.
-#include <map>
+#include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "src/sim/client/graph_exec.h"
 #include "src/sim/client/graph_params.h"
@@ -21,7 +22,7 @@ class Planner {
            Node** bad) {
     std::vector<Node*> order;
     if (!graph.Sorted(&order)) {
-      *bad = graph.nodes.back().get();
+      *bad = OnCycle(graph, order);
       return false;
     }
     std::unordered_map<const Node*, std::vector<unsigned>> ends;
@@ -43,6 +44,25 @@ class Planner {
   }
 
  private:
+  // Every node that could not be sorted has one such dependency; following them ends in a cycle.
+  static Node* OnCycle(const Graph& graph, const std::vector<Node*>& sorted) {
+    std::unordered_set<const Node*> done(sorted.begin(), sorted.end());
+    Node* at = nullptr;
+    for (const auto& n : graph.nodes) {
+      if (done.count(n.get()) == 0) at = n.get();
+    }
+    while (done.insert(at).second) {
+      for (const Edge& e : at->from) {
+        bool sorted_before = std::find(sorted.begin(), sorted.end(), e.node) != sorted.end();
+        if (!sorted_before) {
+          at = e.node;
+          break;
+        }
+      }
+    }
+    return at;
+  }
+
   static void Merge(const std::vector<unsigned>& more, std::vector<unsigned>* into) {
     for (unsigned step : more) {
       if (std::find(into->begin(), into->end(), step) == into->end()) into->push_back(step);

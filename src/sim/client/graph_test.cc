@@ -176,6 +176,7 @@ TEST_F(GraphTest, EdgeData) {
 TEST_F(GraphTest, ACycleCannotBeInstantiated) {
   CUgraphNode a = AddEmpty(), b = AddEmpty({a});
   ASSERT_EQ(cu().cuGraphAddDependencies(graph_, &b, &a, 1), CUDA_SUCCESS);
+  AddEmpty({b});  // behind the cycle, not on it
   CUgraphExec exec;
   CUDA_GRAPH_INSTANTIATE_PARAMS p{};
   EXPECT_EQ(cu().cuGraphInstantiateWithParams(&exec, graph_, &p), CUDA_ERROR_INVALID_VALUE);
