@@ -72,12 +72,7 @@ int Connect(const char* path, unsigned timeout_ms, int* out) noexcept {
 }
 
 struct Answer {
-  union {
-    char bytes[wire::kMaxMessage];
-    wire::Header header;
-    wire::Welcome welcome;
-    wire::Refused refused;
-  };
+  char bytes[wire::kMaxMessage];
   ssize_t size = 0;
   int fd[2] = {-1, -1};
 };
@@ -114,16 +109,14 @@ int Receive(int socket_fd, unsigned timeout_ms, Answer* out) noexcept {
   return 0;
 }
 
-int Map(const Answer& answer, Welcomed* out) noexcept {
-  const wire::Welcome& w = answer.welcome;
+int Map(const wire::Welcome& w, const int (&fd)[2], Welcomed* out) noexcept {
   // The daemon's word is taken for the segments' sizes: it sealed them, and a tenant trusts it.
   if (w.policy_bytes < region::kPolicyBytes || w.usage_bytes < region::kUsageBytes || w.slot == 0 ||
-      w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices || answer.fd[0] < 0 ||
-      answer.fd[1] < 0)
+      w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices || fd[0] < 0 ||
+      fd[1] < 0)
     return EPROTO;
-  void* policy = mmap(nullptr, region::kPolicyBytes, PROT_READ, MAP_SHARED, answer.fd[0], 0);
-  void* usage =
-      mmap(nullptr, region::kUsageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, answer.fd[1], 0);
+  void* policy = mmap(nullptr, region::kPolicyBytes, PROT_READ, MAP_SHARED, fd[0], 0);
+  void* usage = mmap(nullptr, region::kUsageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd[1], 0);
   if (policy == MAP_FAILED || usage == MAP_FAILED) {
     if (policy != MAP_FAILED) munmap(policy, region::kPolicyBytes);
     if (usage != MAP_FAILED) munmap(usage, region::kUsageBytes);
@@ -155,6 +148,28 @@ void PrepareHello(wire::Hello* hello) noexcept {
   hello->command[sizeof(hello->command) - 1] = 0;
 }
 
+int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[2], const wire::Hello& hello,
+               Welcomed* out) noexcept {
+  if (bytes == 0) return ECONNRESET;
+  wire::Header header;
+  if (bytes < sizeof(header)) return EPROTO;
+  memcpy(&header, packet, sizeof(header));
+  if (header.magic != wire::kMagic || header.size_bytes != bytes) return EPROTO;
+  if (header.type == wire::Type::kRefused && bytes == sizeof(wire::Refused)) {
+    wire::Refused refused;
+    memcpy(&refused, packet, sizeof(refused));
+    return refused.code > 0 && refused.code < 4096 ? static_cast<int>(refused.code) : EPERM;
+  }
+  if (header.type != wire::Type::kWelcome || bytes != sizeof(wire::Welcome)) return EPROTO;
+  memcpy(&out->welcome, packet, sizeof(out->welcome));
+  if (out->welcome.protocol_version != wire::kProtocolVersion ||
+      out->welcome.layout_version != region::kLayoutVersion)
+    return EPROTO;
+  out->same_generation =
+      hello.last_generation != 0 && hello.last_generation == out->welcome.generation;
+  return out->same_generation ? 0 : Map(out->welcome, segments, out);
+}
+
 int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
              Welcomed* out) noexcept {
   int fd;
@@ -169,24 +184,8 @@ int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout
   }
   Answer answer;
   int error = Receive(fd, timeout_ms, &answer);
-  if (error == 0) {
-    const auto size = static_cast<size_t>(answer.size);
-    if (size < sizeof(wire::Header) || answer.header.magic != wire::kMagic ||
-        answer.header.size_bytes != size) {
-      error = size == 0 ? ECONNRESET : EPROTO;
-    } else if (answer.header.type == wire::Type::kRefused && size == sizeof(wire::Refused)) {
-      error = answer.refused.code != 0 ? static_cast<int>(answer.refused.code) : EPERM;
-    } else if (answer.header.type != wire::Type::kWelcome || size != sizeof(wire::Welcome) ||
-               answer.welcome.protocol_version != wire::kProtocolVersion ||
-               answer.welcome.layout_version != region::kLayoutVersion) {
-      error = EPROTO;
-    } else {
-      out->welcome = answer.welcome;
-      out->same_generation =
-          hello.last_generation != 0 && hello.last_generation == answer.welcome.generation;
-      if (!out->same_generation) error = Map(answer, out);
-    }
-  }
+  if (error == 0)
+    error = TakeAnswer(answer.bytes, static_cast<size_t>(answer.size), answer.fd, hello, out);
   for (const int segment : answer.fd)
     if (segment >= 0) close(segment);
   if (error != 0) {

@@ -3,6 +3,7 @@
 // lock, never on a launch path. Bounded in time; no allocation.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "src/region/wire.h"
@@ -20,6 +21,11 @@ struct Welcomed {
 // daemon), ETIMEDOUT, EPROTO (an answer that is none), or the code of a Refused message.
 int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
              Welcomed* out) noexcept;
+
+// The middle part of it: checks one received packet and maps the segments that came with it (-1:
+// none). 0 or an errno as above; the descriptors stay the caller's.
+int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[2], const wire::Hello& hello,
+               Welcomed* out) noexcept;
 
 // Fills header, versions, pid and command; the caller adds charges and flags.
 void PrepareHello(wire::Hello* hello) noexcept;

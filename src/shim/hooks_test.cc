@@ -573,8 +573,7 @@ TEST_F(HooksTest, AShutGateHoldsALaunchUntilItOpens) {
     hook_cuLaunchKernel(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
     through = true;
   });
-  // It is the launch that arrives second: the driver has seen none while the gate is shut.
-  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  while (daemon.usage().meter[1].device[0].waiter == 0) std::this_thread::yield();
   EXPECT_FALSE(through);
   gate = 0;
   Futex(&gate, FUTEX_WAKE, INT32_MAX, nullptr);

@@ -18,8 +18,9 @@ namespace divvy::shim {
 struct Pool {
   CUmemoryPool handle;  // nullptr: a device's graph memory, or destroyed
   uint64_t booked, claimed, in_flight, used, live;
-  uint8_t device;  // kNoDevice: not in device memory, nothing is booked
-  bool taken;      // this place is in use
+  uint8_t device;       // kNoDevice: not in device memory, nothing is booked
+  uint64_t last_graph;  // the executable graph that took graph memory last and still has it
+  bool taken;           // this place is in use
   bool graph;
   bool destroyed;
   bool dirty;
@@ -192,7 +193,7 @@ Verdict PoolTaken(uint32_t pool, uint64_t units) noexcept {
   }
   if (!g_process.pools_lock.Lock()) return Verdict::kNotReady;
   p->in_flight -= units;
-  p->live += units;
+  if (!p->graph) p->live += units;
   if (known)
     p->used = used;
   else
@@ -254,13 +255,39 @@ void PollPool(uint32_t pool) noexcept {
     used = p->destroyed ? p->live : p->used;
   }
   p->used = used;
-  p->dirty = used > p->live;  // frees that the device has not come to yet
+  p->dirty = !p->graph && used > p->live;  // frees that the device has not come to yet
   const uint64_t back = known || p->destroyed ? Lower(*p, reserved) : 0;
+  // It may hold more than was booked for it, when what could not be refused any more took it.
+  const uint64_t need = Max(reserved, p->used + p->in_flight);
+  const uint64_t have = p->booked + p->claimed;
+  const uint64_t more = known && need > have ? need - have : 0;
+  p->claimed += more;
   const unsigned device = p->device;
   const Kind kind = p->graph ? Kind::kGraph : Kind::kPool;
   if (p->destroyed && p->live == 0 && p->in_flight == 0) p->taken = false;
   g_process.pools_lock.Unlock();
   Credit(device, back, kind);
+  if (more == 0) return;
+  const Verdict v = TryCharge(device, more, kind);
+  if (!g_process.pools_lock.Lock()) return Degrade(5);
+  p->claimed -= more;
+  if (v == Verdict::kGranted)
+    p->booked += more;
+  else
+    Mark(*p);
+  g_process.pools_lock.Unlock();
+}
+
+bool GraphHolds(uint32_t pool, uint64_t graph) noexcept {
+  const Pool* p = At(pool);
+  return p != nullptr && p->last_graph == graph;
+}
+
+void GraphTook(uint32_t pool, uint64_t graph) noexcept {
+  Pool* p = At(pool);
+  if (p == nullptr || !g_process.pools_lock.Lock()) return;
+  p->last_graph = graph;
+  g_process.pools_lock.Unlock();
 }
 
 void PollDirtySlow() noexcept {
@@ -312,13 +339,15 @@ bool Reclaim(unsigned device) noexcept {
       if (!p.taken || p.device != device) continue;
       if (!p.destroyed) {
         const RelaxedCapture relaxed;
-        if (p.graph)
+        if (p.graph) {
+          GraphTook(i, 0);
           g_driver.cuDeviceGraphMemTrim(g_process.device[device].ordinal);
-        else
+        } else {
           g_driver.cuMemPoolTrimTo(p.handle, 0);
+        }
       }
       PollPool(i);
-      pending |= p.taken && !p.graph && p.used > p.live;
+      pending |= p.taken && p.used > p.live;
     }
     // Once more after the last free was seen to be done: the trim came before it.
     if (pending)

@@ -41,6 +41,10 @@ inline bool PoolsDirty() noexcept {
   return __builtin_expect(g_process.pools_dirty.load(std::memory_order_relaxed) != 0, 0);
 }
 
+// A graph that is launched again right after itself runs in the memory it has.
+bool GraphHolds(uint32_t pool, uint64_t graph) noexcept;
+void GraphTook(uint32_t pool, uint64_t graph) noexcept;
+
 // The handle is no more; allocations out of it may live on.
 void PoolDestroyed(CUmemoryPool handle) noexcept;
 

@@ -114,7 +114,6 @@ struct alignas(4096) Process {
 
   std::atomic<uint32_t> arrays_bound;       // 1: this process maps memory into sparse arrays
   std::atomic<uint32_t> graph_memory_seen;  // 1: this process makes graphs that allocate
-  std::atomic<uint32_t> export_tables;      // cuGetExportTable calls: what they do is unseen
   std::atomic<uint32_t> degraded;           // faults of our own
 
   LiveTable live;

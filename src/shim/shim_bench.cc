@@ -59,7 +59,6 @@ int main() {
   testing::FakeDaemon daemon({testing::FakeShare{1, uint64_t{64} << 30}});
   testing::InstallIdleDriver();
   testing::FreshProcess(daemon.socket());
-  daemon.policy().heartbeat_ns = UINT64_MAX / 2;
   if (hook_cuInit(0) != CUDA_SUCCESS) return 1;
   const auto launch = [](auto fn) { fn(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr); };
   launch(&hook_cuLaunchKernel);

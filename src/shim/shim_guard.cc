@@ -28,7 +28,6 @@ int main() {
   testing::FakeDaemon daemon({testing::FakeShare{1, uint64_t{64} << 30}});
   testing::InstallIdleDriver();
   testing::FreshProcess(daemon.socket());
-  daemon.policy().heartbeat_ns = UINT64_MAX / 2;
   if (hook_cuInit(0) != CUDA_SUCCESS) return 1;
   auto* volatile launch = g_driver.cuLaunchKernel;
   const auto call_launch = [&] { launch(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr); };

@@ -78,6 +78,11 @@ CUresult WithGraphMemory(DriverSymbol symbol, CUgraphExec exec, CUstream stream,
     return submit();
   const uint32_t pool = GraphPool(entry.device);
   if (pool == kNoPool) return submit();
+  if (GraphHolds(pool, entry.key)) {
+    const CUresult r = submit();
+    PollPool(pool);
+    return r;
+  }
   if (const Verdict v = PoolAsk(pool, entry.units, symbol); v != Verdict::kGranted)
     return CodeOf(v);
   const CUresult r = submit();
@@ -85,6 +90,7 @@ CUresult WithGraphMemory(DriverSymbol symbol, CUgraphExec exec, CUstream stream,
     PoolNotTaken(pool, entry.units);
     return r;
   }
+  GraphTook(pool, entry.key);
   // What runs cannot be taken back: should the driver have needed more than the nodes' sum, it
   // stands as overhead, and is told.
   if (PoolTaken(pool, entry.units) != Verdict::kGranted)
@@ -233,8 +239,10 @@ CUresult hook_cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
   if (!ours) return r;
   if (r != CUDA_SUCCESS)
     g_process.live.Insert(entry);
-  else if (const uint32_t pool = GraphPool(entry.device); pool != kNoPool)
+  else if (const uint32_t pool = GraphPool(entry.device); pool != kNoPool) {
+    if (GraphHolds(pool, key)) GraphTook(pool, 0);
     PoolFreed(pool, 0);
+  }
   return r;
 }
 
@@ -272,8 +280,10 @@ CUresult hook_cuDeviceGraphMemTrim(CUdevice device) noexcept {
   const CUresult r = g_driver.cuDeviceGraphMemTrim(device);
   const int local = LocalOf(device);
   if (r == CUDA_SUCCESS && local >= 0 && MemorySeen())
-    if (const uint32_t pool = GraphPool(static_cast<unsigned>(local)); pool != kNoPool)
+    if (const uint32_t pool = GraphPool(static_cast<unsigned>(local)); pool != kNoPool) {
+      GraphTook(pool, 0);
       PollPool(pool);
+    }
   return r;
 }
 

@@ -7,17 +7,20 @@
 namespace divvy::shim {
 namespace {
 
-// Where work on a stream runs.
+// Where work on a stream runs. A stream knows its device without a current context.
 Here PlaceOfStream(CUstream stream) noexcept {
-  if (stream != nullptr && stream != CU_STREAM_LEGACY && stream != CU_STREAM_PER_THREAD &&
-      VisibleCount() > 1) {
-    CUcontext context = nullptr;
-    if (g_driver.cuStreamGetCtx(stream, &context) == CUDA_SUCCESS) {
-      const Here here = PlaceOf(context);
-      if (here.device >= 0) return here;
-    }
-  }
-  return CurrentPlace();
+  const Here current = CurrentPlace();
+  const bool named =
+      stream != nullptr && stream != CU_STREAM_LEGACY && stream != CU_STREAM_PER_THREAD;
+  if (!named || (VisibleCount() == 1 && current.device >= 0)) return current;
+  CUcontext context = nullptr;
+  if (g_driver.cuStreamGetCtx(stream, &context) == CUDA_SUCCESS)
+    if (const Here here = PlaceOf(context); here.device >= 0) return here;
+  CUdevice ordinal;
+  if (g_driver.cuStreamGetDevice(stream, &ordinal) == CUDA_SUCCESS && LocalOf(ordinal) >= 0)
+    return {LocalOf(ordinal), 0};
+  if (current.device < 0 && VisibleCount() == 1) return {LocalOf(VisibleAt(0)), 0};
+  return current;
 }
 
 template <typename Take, typename Free>
@@ -44,9 +47,13 @@ CUresult TakePooled(DriverSymbol symbol, uint32_t pool, uint64_t bytes, CUdevice
     Report(region::EventCause::kOutOfShare, PoolDevice(pool), bytes, symbol);
     return CodeOf(v);
   }
+  LiveEntry replaced;
   if (!g_process.live.Insert({pointer, Family::kPooled, static_cast<uint8_t>(PoolDevice(pool)),
-                              static_cast<uint8_t>(Kind::kPool), 0, pool, units, 0}))
+                              static_cast<uint8_t>(Kind::kPool), 0, pool, units, 0},
+                             &replaced))
     Degrade(2);
+  else if (replaced.family != Family::kNone)
+    PoolFreed(replaced.owner, replaced.units);
   *out = pointer;
   return r;
 }
@@ -122,8 +129,7 @@ CUresult hook_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr_v2* dptr, size_t bytesize
 }
 
 namespace {
-// Linear memory may be freed in stream order, too: then it is given back when the stream comes to
-// it, which the driver does not tell; it counts until the call returns.
+// Linear memory may be freed by the same call; the driver waits for the stream then.
 template <typename Give>
 CUresult FreeInOrder(uint64_t pointer, const Give& give) noexcept {
   bool linear = false;
@@ -154,7 +160,12 @@ CUresult hook_cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps_v1* poolP
     return CUDA_ERROR_INVALID_DEVICE;
   const CUresult r = g_driver.cuMemPoolCreate(pool, poolProps);
   if (r != CUDA_SUCCESS) return r;
-  const int device = on_device ? LocalOf(poolProps->location.id) : -1;
+  // Managed memory without a place of its own comes to the device that uses it.
+  const bool managed = poolProps->allocType == CU_MEM_ALLOCATION_TYPE_MANAGED &&
+                       poolProps->location.type == CU_MEM_LOCATION_TYPE_NONE;
+  const int device = on_device ? LocalOf(poolProps->location.id)
+                     : managed ? CurrentPlace().device
+                               : -1;
   AddPool(*pool, device >= 0 ? static_cast<unsigned>(device) : kNoDevice);
   return r;
 }

@@ -65,7 +65,8 @@ void FakeDaemon::MakeSegments(uint64_t generation) {
   Beat();
 }
 
-void FakeDaemon::Beat() { policy_->heartbeat_ns = MonotonicNs(); }
+// Alive however long a busy machine takes over a test.
+void FakeDaemon::Beat() { policy_->heartbeat_ns = UINT64_MAX / 2; }
 
 void FakeDaemon::Listen() {
   listener_ = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);

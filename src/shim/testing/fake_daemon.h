@@ -36,7 +36,7 @@ class FakeDaemon {
   unsigned hellos() const { return hellos_; }
   const wire::Hello& last_hello() const { return last_hello_; }
   void Refuse(uint32_t code) { refuse_ = code; }
-  void Beat();  // heartbeat: now
+  void Beat();  // its heart beats, from now on
   void Die();   // closes the socket; the segments stay
   // Another daemon on the same path with another generation; what the shim held is booked again.
   void Restart(uint64_t generation);

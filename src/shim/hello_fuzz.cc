@@ -1,0 +1,46 @@
+// What a tenant makes of anything that comes over its socket: one packet, and segments that hold
+// whatever the input says. Mapped segments must be what the welcome claims.
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "src/shim/hello.h"
+
+namespace {
+
+int Segment(size_t bytes) {
+  const int fd = memfd_create("fuzz", MFD_CLOEXEC);
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes)) != 0) abort();
+  return fd;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace divvy;
+  static const int segments[2] = {Segment(region::kPolicyBytes), Segment(region::kUsageBytes)};
+  if (size < 1) return 0;
+  // Twice the first byte is the packet's length; what is left begins both segments.
+  const size_t packet = data[0] * 2u < size - 1 ? data[0] * 2u : size - 1;
+  const uint8_t* rest = data + 1 + packet;
+  const size_t left = size - 1 - packet;
+  const size_t half = left / 2 < 256 ? left / 2 : 256;
+  if (pwrite(segments[0], rest, half, 0) < 0 || pwrite(segments[1], rest + half, half, 0) < 0)
+    abort();
+  wire::Hello hello;
+  shim::PrepareHello(&hello);
+  hello.last_generation = size % 3;
+  shim::Welcomed out;
+  const int error = shim::TakeAnswer(data + 1, packet, segments, hello, &out);
+  if (error < 0) abort();
+  if (error == 0 && !out.same_generation) {
+    if (out.policy->device_count > region::kMaxDevices || out.welcome.slot >= region::kMaxSlots ||
+        out.welcome.slot == 0)
+      abort();
+    shim::Unmap(out.policy, out.usage);
+  } else if (out.policy != nullptr || out.usage != nullptr) {
+    abort();
+  }
+  return 0;
+}
