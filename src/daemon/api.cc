@@ -13,7 +13,7 @@ namespace divvy::daemon {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kWorkers = 4;
+constexpr size_t kWorkers = 16;  // a client that keeps its connection holds one for 2 s
 constexpr size_t kLargestBody = 64 << 10;
 
 void Answer(httplib::Response& response, int status, const Json& body) {

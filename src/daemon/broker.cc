@@ -1,6 +1,7 @@
 #include "src/daemon/broker.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -52,9 +53,20 @@ Status EnsureBroker(const std::string& dir, const std::string& profile) {
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions, write_end.get(), 2);
+  // The daemon's blocked and ignored signals are not for the broker.
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t none, pipe_signal;
+  ::sigemptyset(&none);
+  ::sigemptyset(&pipe_signal);
+  ::sigaddset(&pipe_signal, SIGPIPE);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setsigdefault(&attributes, &pipe_signal);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   pid_t child = 0;
-  const int failed = ::posix_spawn(&child, program.c_str(), &actions, nullptr,
+  const int failed = ::posix_spawn(&child, program.c_str(), &actions, &attributes,
                                    const_cast<char* const*>(arguments), environ);
+  ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   write_end.reset();
   if (failed != 0) return IoError("cannot start " + program, failed);

@@ -21,7 +21,7 @@ struct Event {
   std::string tenant;
   int pid = 0;
   std::string device;  // UUID, or ""
-  std::string cause;   // a fixed word: api/errors.md lists them
+  std::string cause;   // a fixed word: docs/api.md lists them
   uint64_t bytes = 0;
   uint64_t limit_bytes = 0;
   uint32_t symbol = 0;  // index into the driver table; 0 = none

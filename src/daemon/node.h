@@ -102,6 +102,7 @@ class Node {
     std::vector<ShareOf> shares;  // all of this device
     device::Reading reading;
     uint64_t read_ns = 0;
+    uint64_t readings = 0;
     std::string fault;  // why there is no fresh reading; "" = healthy
     std::vector<DeviceBooks::Outside> outside;
     Bytes outside_unlisted, driver;

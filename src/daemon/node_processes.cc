@@ -244,6 +244,8 @@ Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
         share.unattached_bytes -= std::min(share.unattached_bytes, p.used.value_or(Bytes{}).n);
     // Held over from before the restart, under a limit that this daemon has never seen.
     share.highest_limit = std::max(share.highest_limit, share.nvml_bytes);
+    share.highest_room =
+        std::max(share.highest_room, static_cast<int64_t>(ChargedBytes(tenant, s)));
     PublishOverhead(tenant, s);
   }
   attributions_.erase(id.pid);

@@ -88,6 +88,11 @@ void Node::Publish(unsigned device) {
     const uint64_t limit = d.limit_bytes.load(std::memory_order_relaxed);
     share.highest_limit =
         UsedBytes(*tenant, s) <= limit ? limit : std::max(share.highest_limit, limit);
+    const int64_t room =
+        static_cast<int64_t>(limit) - d.overhead_bytes.load(std::memory_order_relaxed);
+    share.highest_room = static_cast<int64_t>(ChargedBytes(*tenant, s)) <= room
+                             ? room
+                             : std::max(share.highest_room, room);
     d.rest_bytes = share.gated ? 0 : state.short_of_memory ? free : std::max(free, limit);
   }
 }

@@ -83,6 +83,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
   state.fault.clear();
   state.reading = reading;
   state.read_ns = begin_ns;
+  ++state.readings;
   std::rotate(state.free_history.rbegin(), state.free_history.rbegin() + 1,
               state.free_history.rend());
   state.free_history[0] = reading.free.n;
@@ -215,12 +216,7 @@ uint64_t Node::TenantByAncestry(pid_t pid, uint64_t preferred) const {
     for (const auto& [slot, process] : tenant.processes)
       if (process.state != Process::State::kLeaving) roots[process.id.pid] = id;
   }
-  const std::string cgroup = CgroupOf(pid);
-  const std::string socket = EnvironmentOf(pid, wire::kSocketVariable);
-  for (const auto& [id, tenant] : tenants_) {
-    const std::string& own = tenant.record.cgroup;
-    if (!own.empty() && (cgroup == own || cgroup.starts_with(own + "/"))) return id;
-  }
+  // The nearest first: a tenant's process may itself run another tenant.
   pid_t at = pid;
   for (int depth = 0; depth < 64 && at > 1; ++depth) {
     if (const auto root = roots.find(at); root != roots.end()) return root->second;
@@ -228,7 +224,13 @@ uint64_t Node::TenantByAncestry(pid_t pid, uint64_t preferred) const {
     if (!stat) break;
     at = stat->parent;
   }
+  const std::string cgroup = CgroupOf(pid);
+  for (const auto& [id, tenant] : tenants_) {
+    const std::string& own = tenant.record.cgroup;
+    if (!own.empty() && (cgroup == own || cgroup.starts_with(own + "/"))) return id;
+  }
   // Orphaned, but it still carries what `divvy run` gave it.
+  const std::string socket = EnvironmentOf(pid, wire::kSocketVariable);
   for (const auto& [id, tenant] : tenants_)
     if (!socket.empty() && socket == paths::TenantsDir(options_.machine_dir) + "/" +
                                          tenant.record.name + "/tenant.sock")
@@ -337,9 +339,10 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
   const int64_t beyond = share.overhead.Add(sample);
   // Whatever it charges, and however restless it is: more than every limit that was in force, for
   // longer than NVML lags.
-  const int64_t limit = static_cast<int64_t>(share.highest_limit + kBlock);
   const int64_t held = attached - std::max<int64_t>(sample.ceiling_bytes, 0);
-  const int64_t over = std::max(held, charged + share.overhead.bytes()) - limit;
+  const int64_t over =
+      std::max(held - static_cast<int64_t>(share.highest_limit), charged - share.highest_room) -
+      static_cast<int64_t>(kBlock);
   share.over_readings = over > 0 ? share.over_readings + 1 : 0;
   const bool beyond_share = share.over_readings >= kSettled;
   const bool beyond_charges = beyond > static_cast<int64_t>(kBlock);

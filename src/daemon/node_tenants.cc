@@ -218,6 +218,7 @@ void Node::WritePolicy(Tenant& tenant) {
     d.total_bytes = info.total.n;
     d.limit_bytes = tenant.record.share.mem.n;
     tenant.shares[s].highest_limit = tenant.record.share.mem.n;
+    tenant.shares[s].highest_room = static_cast<int64_t>(tenant.record.share.mem.n);
     d.rest_bytes = UINT64_MAX;
     d.context_bytes =
         learned_.Context(Learned::Key(info.name, source_.driver_version(), tenant.module_loading))

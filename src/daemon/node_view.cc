@@ -67,6 +67,7 @@ Json Node::DevicesJson() const {
                    {"promised_bytes", promised},
                    {"leaving_bytes", leaving},
                    {"free_to_promise_bytes", FreeToPromise(books).n},
+                   {"readings", state.readings},
                    {"lists_processes", state.reading.lists_processes},
                    {"tenants", tenants},
                    {"outside", outside},

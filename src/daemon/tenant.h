@@ -68,6 +68,7 @@ struct Share {
   bool gated = false;             // shut by the audit
   uint64_t contexts_seen = 0;     // charged for contexts at the last reading
   uint64_t highest_limit = 0;     // published since it was last within its limit
+  int64_t highest_room = 0;       // for charges: the same of limit - overhead
   unsigned over_readings = 0;     // readings in a row that showed more than that
   uint64_t sequence_seen = 0;     // Σ charge sequences when last looked
   uint64_t changed_ns = 0;        // when it was last seen to change

@@ -12,6 +12,10 @@ class AuditTest(MachineTest):
     def findings(self, name="t"):
         return {f["code"]: f for f in self.m.show(name)["findings"] if f["active"]}
 
+    def some_readings(self):
+        before = self.m.device()["readings"]
+        until(lambda: self.m.device()["readings"] >= before + 8, "some readings")
+
     def stranger(self, allocate=2 * GIB, device=0):
         """A descendant of the tenant's runner that uses the GPU and never says hello."""
         p = self.m.probe()
@@ -129,6 +133,17 @@ class Measured(AuditTest):
         self.assertEqual(self.findings(), {})
         # The next process is charged the true figure at once.
         self.assertLessEqual(abs(p.policy()["context"] + 256 * MIB - truth), 2 * MIB)
+
+
+    def test_overhead_that_grows_is_no_fault_of_the_tenant(self):
+        t = self.m.tenant(2 * GIB, name="t")
+        p = self.with_memory(t, GIB, GIB + 96 * MIB)  # the driver holds more than was charged
+        until(lambda: self.m.share("t")["overhead_bytes"] >= 64 * MIB, "overhead")
+        self.m.request("PATCH", "/v1/tenants/t", {"mem_bytes": 1400 * MIB})
+        until(lambda: self.m.share("t")["over"], "more than the lowered limit")
+        self.some_readings()
+        self.assertEqual(self.findings(), {})
+        p.kill()
 
 
 class Lag(AuditTest):

@@ -169,6 +169,7 @@ class Sockets(MachineTest):
         for body in ("", "{", "[]", "null", '{"mem_bytes":-1}', '{"mem_bytes":0}', '{"x":1}',
                      '{"mem_bytes":1e300}', '{"mem_bytes":1,"name":"../../x"}', "[" * 60000):
             self.assertEqual(self.refused(self.m.request, "POST", "/v1/tenants", body).status, 400)
+        self.assertEqual(self.refused(self.m.request, "GET", "/v1/tenants/" + "x" * 8000).status, 404)
         with self.assertRaises(ApiError) as e:
             self.m.request("POST", "/v1/tenants", "x" * 100000)
         self.assertIn(e.exception.status, (400, 413))
