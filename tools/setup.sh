@@ -4,7 +4,7 @@
 set -eu
 
 packages=(
-  build-essential cmake ninja-build ccache clang clang-format python3 python3-venv
+  build-essential cmake ninja-build ccache clang clang-format libclang-rt-14-dev python3 python3-venv
   libcli11-dev nlohmann-json3-dev libcpp-httplib-dev libspdlog-dev libfmt-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   strace valgrind util-linux

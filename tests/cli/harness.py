@@ -39,6 +39,7 @@ class DivvyTest(unittest.TestCase):
             self.env.pop(name, None)
         self.env["DIVVY_RUNTIME_DIR"] = self.dir
         self.started = []
+        self.unread = {}
 
     def tearDown(self):
         for p in self.started:
@@ -74,12 +75,21 @@ class DivvyTest(unittest.TestCase):
 
     def line(self, p):
         """The next line that `p` writes, without its end."""
-        ready, _, _ = select.select([p.stdout], [], [], LONG)
-        text = p.stdout.readline() if ready else ""
-        if not text:
-            p.kill()
-            self.fail("no line came; stderr: " + p.stderr.read())
-        return text.rstrip("\n")
+        # Not through p.stdout's own buffer: select cannot see what waits there.
+        while "\n" not in self.unread.setdefault(p.pid, ""):
+            ready, _, _ = select.select([p.stdout], [], [], LONG)
+            text = os.read(p.stdout.fileno(), 65536).decode() if ready else ""
+            if not text:
+                p.kill()
+                self.fail("no line came; stderr: " + p.stderr.read())
+            self.unread[p.pid] += text
+        line, self.unread[p.pid] = self.unread[p.pid].split("\n", 1)
+        return line
+
+    def finish(self, p, text=None):
+        """Gives `p` its last input and waits for its end; what it wrote and no line() took."""
+        out, _ = p.communicate(text, timeout=LONG)
+        return self.unread.pop(p.pid, "") + out
 
     def tenants(self):
         return {t["name"]: t for t in self.json("ps")["tenants"]}

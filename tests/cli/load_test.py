@@ -36,7 +36,7 @@ class Load(harness.DivvyTest):
         first = json.loads(self.line(p))
         self.assertGreater(first["operations"], 0)
         p.terminate()
-        lines = p.communicate(timeout=harness.LONG)[0].splitlines()
+        lines = self.finish(p).splitlines()
         self.assertEqual(p.returncode, 0)
         total = json.loads(lines[-1])["work"]["operations"]
         parts = first["operations"] + sum(json.loads(line)["operations"] for line in lines[:-1])

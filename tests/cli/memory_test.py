@@ -66,6 +66,21 @@ class Memory(harness.DivvyTest):
         self.json("set", "live", "--mem", "2GiB")
         self.assertEqual(attempt(), 3)
 
+    def test_on_full_wait(self):
+        # The second of two waits for the first to end instead of being refused.
+        script = (f"{DIVVY} load --alloc 1536MiB --hold 1h & first=$!; read x; "
+                  f"{DIVVY} load --alloc 1536MiB & second=$!; echo asked; read x; "
+                  "kill $first; wait $second")
+        p = self.start(*self.run_args("--name", "patient", "--on-full", "wait=50s", mem="3GiB"),
+                       "bash", "-c", script)
+        while not self.line(p).startswith("allocated"):
+            pass
+        p.stdin.write("\n")
+        p.stdin.flush()
+        self.assertEqual(self.line(p), "asked")
+        self.assertIn("allocated   1.5 GiB (linear)", self.finish(p, "\n"))
+        self.assertEqual(p.returncode, 0)
+
     def test_verify_finds_no_way_out(self):
         done = self.divvy("verify", "memory", "--sim", "h100", "--mem", "2GiB", "-o", "json",
                           timeout=150)

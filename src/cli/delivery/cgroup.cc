@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -9,6 +10,8 @@
 
 namespace divvy::cli {
 namespace {
+
+constexpr char kPrefix[] = "divvy-run-";
 
 std::string V2Mount() {
   std::ifstream mounts("/proc/self/mounts");
@@ -28,13 +31,26 @@ std::string OwnV2Path() {
   return "";
 }
 
+// Runners leave theirs behind when processes outlive them; whoever comes later clears up.
+void RemoveStale(const std::string& parent) {
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(parent, ec)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(kPrefix, 0) != 0) continue;
+    const std::string pid = name.substr(sizeof(kPrefix) - 1);
+    if (::access(("/proc/" + pid).c_str(), F_OK) != 0) ::rmdir(entry.path().c_str());
+  }
+}
+
 }  // namespace
 
 Cgroup MakeCgroup() {
   const std::string mount = V2Mount(), own = OwnV2Path();
   if (mount.empty() || own.empty()) return {};
   Cgroup made;
-  made.path = (own == "/" ? "" : own) + "/divvy-run-" + std::to_string(::getpid());
+  const std::string parent = own == "/" ? "" : own;
+  RemoveStale(mount + parent);
+  made.path = parent + "/" + kPrefix + std::to_string(::getpid());
   made.folder = mount + made.path;
   if (::mkdir(made.folder.c_str(), 0755) != 0) return {};
   return made;

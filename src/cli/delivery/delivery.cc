@@ -46,6 +46,9 @@ void EnterCgroup(const Cgroup& cgroup) {
 
 bool CanIsolate() {
   if (::geteuid() != 0) return false;
+  // The two places outside of the namespace that it needs: a read-only system may lack them.
+  if (::mkdir("/run/divvy", 0755) != 0 && errno != EEXIST) return false;
+  if (::access("/etc/ld.so.preload", F_OK) != 0 && ::access("/etc", W_OK) != 0) return false;
   const pid_t child = ::fork();
   if (child == 0) {
     const bool can = ::unshare(CLONE_NEWNS) == 0 &&
