@@ -5,22 +5,25 @@ set -u
 exec 2>&1  # errors where they belong in the story
 cd "$(dirname "$0")/.."
 divvy=build/bin/divvy
-export DIVVY_RUNTIME_DIR
-DIVVY_RUNTIME_DIR=$(mktemp -d /tmp/divvy-demo-XXXXXX)
 running=()
+own_dir=''
 finish() {
   [ ${#running[@]} -eq 0 ] || kill "${running[@]}" 2>/dev/null
   wait
+  [ -n "$own_dir" ] || return
   $divvy daemon stop --all >/dev/null 2>&1
-  rm -rf "$DIVVY_RUNTIME_DIR"
+  rm -rf "$own_dir"
 }
 trap finish EXIT
 
-if $divvy devices >/dev/null 2>&1; then
+# On a real GPU with the daemon that may serve it already; a simulated one is the demo's own.
+if $divvy devices -o json 2>/dev/null | grep -q '"machine": "real"'; then
   on=()
   echo "This machine has a GPU; the demo uses it:"
 else
   on=(--sim h100)
+  own_dir=$(mktemp -d /tmp/divvy-demo-XXXXXX)
+  export DIVVY_RUNTIME_DIR=$own_dir
   echo "No GPU here, so this runs on a SIMULATED H100 (same commands, same daemon, same library):"
 fi
 bold='' plain=''
