@@ -18,10 +18,10 @@ trap finish EXIT
 
 # On a real GPU with the daemon that may serve it already; a simulated one is the demo's own.
 if $divvy devices -o json 2>/dev/null | grep -q '"machine": "real"'; then
-  on=()
+  on=() run_on=(--gpu 0)
   echo "This machine has a GPU; the demo uses it:"
 else
-  on=(--sim h100)
+  on=(--sim h100) run_on=(--sim h100)
   own_dir=$(mktemp -d /tmp/divvy-demo-XXXXXX)
   export DIVVY_RUNTIME_DIR=$own_dir
   echo "No GPU here, so this runs on a SIMULATED H100 (same commands, same daemon, same library):"
@@ -53,12 +53,12 @@ sys.exit(share.get("kinds", {}).get("linear", 0) == 0)' "$1" && return
 show "$divvy devices ${on[*]}"
 $divvy devices "${on[@]}"
 
-show "$divvy run ${on[*]} --mem 4GiB --name train -- divvy load --alloc 3GiB --hold 60s &"
-$divvy run "${on[@]}" --mem 4GiB --name train -- $divvy load --alloc 3GiB --hold 60s &
+show "$divvy run ${run_on[*]} --mem 4GiB --name train -- divvy load --alloc 3GiB --hold 60s &"
+$divvy run "${run_on[@]}" --mem 4GiB --name train -- $divvy load --alloc 3GiB --hold 60s &
 running+=($!)
 await train
-show "$divvy run ${on[*]} --mem 2GiB --name infer -- divvy load --alloc 1GiB --hold 60s &"
-$divvy run "${on[@]}" --mem 2GiB --name infer -- $divvy load --alloc 1GiB --hold 60s &
+show "$divvy run ${run_on[*]} --mem 2GiB --name infer -- divvy load --alloc 1GiB --hold 60s &"
+$divvy run "${run_on[@]}" --mem 2GiB --name infer -- $divvy load --alloc 1GiB --hold 60s &
 running+=($!)
 await infer
 
@@ -66,12 +66,12 @@ show "$divvy ps"
 $divvy ps
 echo "  -> two programs that know nothing of Divvy, on one GPU, each with its own memory"
 
-show "$divvy run ${on[*]} --mem 2GiB -- divvy load --alloc 3GiB"
-$divvy run "${on[@]}" --mem 2GiB -- $divvy load --alloc 3GiB
+show "$divvy run ${run_on[*]} --mem 2GiB -- divvy load --alloc 3GiB"
+$divvy run "${run_on[@]}" --mem 2GiB -- $divvy load --alloc 3GiB
 expect "a program that wants more than its share gets the driver's own error" 3 $?
 
-show "$divvy run ${on[*]} --mem 1TiB -- divvy load --alloc 1GiB"
-$divvy run "${on[@]}" --mem 1TiB -- $divvy load --alloc 1GiB
+show "$divvy run ${run_on[*]} --mem 1TiB -- divvy load --alloc 1GiB"
+$divvy run "${run_on[@]}" --mem 1TiB -- $divvy load --alloc 1GiB
 expect "a share that does not fit beside the others is not promised at all" 125 $?
 
 show "$divvy set infer --mem 3GiB"
