@@ -293,10 +293,18 @@ void Node::Bury(Tenant& tenant, Process& process, Process::State state) {
   for (const uint64_t id : open) CloseConnection(id);
   ++tenant.epoch;
   last_change_ns_ = process.since_ns;
-  bool empty = true;
-  for (unsigned s = 0; s < tenant.shares.size(); ++s) empty &= process.device[s].held_units == 0;
+  uint64_t units = 0;
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) units += process.device[s].held_units;
   on_change_(true);
-  if (empty) Release(tenant, process.slot);
+  if (units == 0) return Release(tenant, process.slot);
+  const Bytes leaving{units * region::kUnitBytes};
+  Tell({.tenant = tenant.record.name,
+        .pid = process.id.pid,
+        .cause = "leaving",
+        .bytes = leaving.n,
+        .message = ToString(leaving) + " of a process that " +
+                   (state == Process::State::kLeaving ? "ended" : "replaced its program") +
+                   " count until the driver has freed them"});
 }
 
 void Node::Credit(Tenant& tenant, Process& process, unsigned share, uint64_t units) {
