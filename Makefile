@@ -1,24 +1,30 @@
 # What people and CI type. Everything real is in CMake and tools/; `make help` lists the targets.
 JOBS ?= $(shell nproc)
 CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
+PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup build demo test check-fast bench bench-placement gen asan tsan clang fuzz model roots format clean
+.PHONY: help all setup configure product build demo test check-fast bench bench-placement gen asan tsan clang fuzz model roots format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 all: build
 
 setup: ## install missing Debian packages (as root); nothing to do when all are there
 	@tools/setup.sh
 
-build: setup ## build/bin/divvy, build/bin/divvyd, build/lib/libdivvy.so and the simulator
-	@cmake --preset release >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
-	@mv build-configure.log build/configure.log
+configure: setup
+	@mkdir -p build
+	@cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+
+product: configure
+	@ninja -C build -j $(JOBS) $(PRODUCT)
+
+build: configure ## everything: programs, libraries, simulator, tests, benchmarks
 	@ninja -C build -j $(JOBS)
 
-demo: build ## two programs share one GPU, a third is refused; simulated where there is no GPU
+demo: product ## two programs share one GPU, a third is refused; simulated where there is no GPU
 	@tools/demo.sh
 
 test: build ## every test that needs no GPU and no network beyond apt
@@ -30,7 +36,8 @@ check-fast: ## format, layers, generator output: seconds, needs no build
 	@tools/gen.sh --verify
 
 bench: build ## benchmarks; ratios from one run
-	@for b in build/bench/*; do [ -x "$$b" ] && { echo "== $$b"; "$$b" || exit 1; }; done
+	@for b in build/bench/*; do \
+	  if [ -f "$$b" ] && [ -x "$$b" ]; then echo "== $$b"; "$$b" || exit 1; fi; done
 
 bench-placement: build ## placement: conformance, goals, scaling (about 10 minutes; needs the trace)
 	@tools/bench_placement.py
@@ -49,8 +56,8 @@ clang: setup ## clang build with thread-safety analysis, and its tests
 
 fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
 	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS)
-	@for f in build-fuzz/fuzz/*; do [ -x "$$f" ] && { echo "== $$f"; \
-	  "$$f" -max_total_time=$${FUZZ_SECONDS:-30} || exit 1; }; done
+	@for f in build-fuzz/fuzz/*; do if [ -f "$$f" ] && [ -x "$$f" ]; then echo "== $$f"; \
+	  "$$f" -max_total_time=$${FUZZ_SECONDS:-30} || exit 1; fi; done
 
 model: build ## the arbiter's random mixes in its discrete-event model
 	@$(CTEST) --timeout 280 --verbose --test-dir build -L model
