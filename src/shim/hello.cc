@@ -112,8 +112,7 @@ int Receive(int socket_fd, unsigned timeout_ms, Answer* out) noexcept {
 int Map(const wire::Welcome& w, const int (&fd)[2], Welcomed* out) noexcept {
   // The daemon's word is taken for the segments' sizes: it sealed them, and a tenant trusts it.
   if (w.policy_bytes < region::kPolicyBytes || w.usage_bytes < region::kUsageBytes || w.slot == 0 ||
-      w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices || fd[0] < 0 ||
-      fd[1] < 0)
+      w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices || fd[0] < 0 || fd[1] < 0)
     return EPROTO;
   void* policy = mmap(nullptr, region::kPolicyBytes, PROT_READ, MAP_SHARED, fd[0], 0);
   void* usage = mmap(nullptr, region::kUsageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd[1], 0);
