@@ -120,6 +120,7 @@ TEST_F(AttachTest, AForkedChildHasItsOwnSlotAndNoCharges) {
   int status;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(WEXITSTATUS(status), 0);
+  ASSERT_EQ(daemon.hellos(), 2u);
   EXPECT_EQ(daemon.last_hello().flags & wire::kHelloForked, wire::kHelloForked);
   EXPECT_EQ(CurrentSession()->slot, 1u);
 }

@@ -174,9 +174,9 @@ void Report(EventCause cause, unsigned device, uint64_t bytes, DriverSymbol symb
   s->Slot().refusals.fetch_add(1, std::memory_order_relaxed);
   const uint64_t n = usage.event_head.fetch_add(1, std::memory_order_relaxed);
   region::UsageEvent& e = usage.event[n % region::kMaxEvents];
-  // Odd while it is written, even when whole; release: whoever sees 2n + 2 sees the fields.
-  e.sequence.store(2 * n + 1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);
+  // Odd while it is written (the exchange keeps the fields behind it), even when whole; release:
+  // whoever sees 2n + 2 sees the fields.
+  e.sequence.exchange(2 * n + 1, std::memory_order_acq_rel);
   const int d = device < kLocalDevices ? s->policy_index[device] : -1;
   e.time_ns = MonotonicNs();
   e.bytes = bytes;
