@@ -3,6 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <system_error>
+
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -24,7 +27,12 @@ const char* NonEmptyEnv(const char* name) {
 }  // namespace
 
 std::string RuntimeDir() {
-  if (const char* dir = NonEmptyEnv("DIVVY_RUNTIME_DIR")) return dir;
+  if (const char* dir = NonEmptyEnv("DIVVY_RUNTIME_DIR")) {
+    // Absolute: the daemon that is started for it works from "/".
+    std::error_code ignored;
+    const auto absolute = std::filesystem::absolute(dir, ignored);
+    return ignored ? std::string(dir) : absolute.string();
+  }
   if (::geteuid() == 0) return "/run/divvy";
   if (const char* dir = NonEmptyEnv("XDG_RUNTIME_DIR")) return Join(dir, "divvy");
   return "/tmp/divvy-" + std::to_string(::geteuid());

@@ -69,7 +69,10 @@ void Ps(const PsOptions& options) {
   json all = json::array();
   for (const Machine& machine : Chosen(options.sim)) {
     const auto answer = machine.api.Get("/v1/tenants");
-    if (!answer.ok()) continue;  // it ended in between
+    if (!answer.ok()) {
+      if (!machine.api.Alive()) continue;  // it ended in between
+      Fail(answer.error());
+    }
     for (json tenant : answer->value("tenants", json::array())) {
       tenant["machine"] = machine.Name();
       all.push_back(std::move(tenant));

@@ -92,7 +92,8 @@ Result<std::vector<uint64_t>> ParseSeeds(const std::string& text) {
       if (end[1] < '0' || end[1] > '9') return bad;
       last = std::strtoull(end + 1, &end, 10);
     }
-    if (last < first || last - first >= 1000) return bad;
+    if (last < first || last - first >= 1000 || last == UINT64_MAX || seeds.size() > 10000)
+      return bad;
     for (uint64_t s = first; s <= last; ++s) seeds.push_back(s);
     if (*end == '\0') return seeds;
     if (*end != ',') return bad;
@@ -132,7 +133,10 @@ Order FindOrder(const Options& o, const Inventory& inventory, uint64_t seed) {
     std::error_code ignored;
     const std::string path = (folder / name).string();
     if (!fs::exists(path, ignored)) continue;
-    return OrFail(placement::ParseOrder(OrFail(ReadFile(path)), path, inventory));
+    auto order = placement::ParseOrder(OrFail(ReadFile(path)), path, inventory);
+    // A published order beside the pods is for the published nodes; with others it is drawn.
+    if (!order.ok() && folder != fs::path(o.orders)) continue;
+    return OrFail(std::move(order));
   }
   return placement::DrawOrder(inventory, seed, placement::kInflateRatio);
 }

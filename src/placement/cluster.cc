@@ -102,6 +102,7 @@ void Cluster::SetClosed(NodeId node, bool closed) {
 void Cluster::SetHealthy(NodeId node, int device, bool healthy) {
   Device& d = devices_[nodes_[node].first_device + device];
   if ((d.compute_left >= 0) == healthy) return;
+  Count(node, -1);
   d.compute_left =
       static_cast<int16_t>(d.compute_left + (healthy ? kOutOfService : -kOutOfService));
   Summarise(node);

@@ -60,6 +60,27 @@ TEST(Engine, TiesGoToTheFirstNode) {
   EXPECT_EQ(e.tenant(e.Place(Ask(4, 1000))).node, 0u);
 }
 
+TEST(Engine, ASickDeviceThatIsWellAgainLeavesTheCountsAsTheyWere) {
+  Engine e(MakePolicy("default", 1));
+  e.cluster().AddNode(MakeNode(4));
+  const int64_t left = e.cluster().LeftMilli(0);
+  const uint32_t whole = e.cluster().NodesWithWhole(0, 4);
+  e.cluster().SetHealthy(0, 2, false);
+  EXPECT_EQ(e.cluster().LeftMilli(0), left - 1000);
+  e.cluster().SetHealthy(0, 2, true);
+  EXPECT_EQ(e.cluster().LeftMilli(0), left);
+  EXPECT_EQ(e.cluster().NodesWithWhole(0, 4), whole);
+}
+
+TEST(Engine, MoreSizesThanAByteCounts) {
+  Engine e(MakePolicy("fgd", 1));
+  e.cluster().AddNode(MakeNode(8));
+  Mix mix;
+  for (int milli = 1; milli <= 300; ++milli) mix.Add(Ask(1, milli).shape, 1);
+  e.Learn(mix);
+  for (int milli = 1; milli <= 300; milli += 99) EXPECT_NE(e.Place(Ask(1, milli)), kNoTenant);
+}
+
 TEST(Engine, ClosedNodesAndSickDevicesTakeNothing) {
   Engine e(MakePolicy("bestfit", 1));
   e.cluster().AddNode(MakeNode(1));

@@ -52,16 +52,17 @@ void Fragmentation::Learn(const Mix& mix) {
         sizes_.begin());
   }
   for (int32_t r = 0; r <= kWholeMilli; ++r) {
-    sizes_fitting_[r] = static_cast<uint8_t>(std::min<ptrdiff_t>(
-        255, std::upper_bound(sizes_.begin(), sizes_.end(), r) - sizes_.begin()));
+    sizes_fitting_[r] =
+        static_cast<uint16_t>(std::upper_bound(sizes_.begin(), sizes_.end(), r) - sizes_.begin());
   }
 }
 
 double Fragmentation::Of(int32_t cpu_left, uint64_t model_bit, const int16_t* left,
                          size_t devices) const {
   // Per size: how many devices can take it, and how much is idle on those that cannot.
-  int32_t fitting[257] = {};
-  int32_t idle_upto[257] = {};
+  // There are at most as many sizes as milli, 0 to kWholeMilli.
+  int32_t fitting[kWholeMilli + 2];
+  int32_t idle_upto[kWholeMilli + 2];
   const size_t n = sizes_.size();
   std::fill(fitting, fitting + n + 1, 0);
   std::fill(idle_upto, idle_upto + n + 1, 0);

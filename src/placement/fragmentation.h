@@ -33,8 +33,8 @@ class Fragmentation {
     double share;
   };
   std::vector<Typical> typical_;
-  std::vector<int32_t> sizes_;                            // distinct compute_milli, ascending
-  std::array<uint8_t, kWholeMilli + 1> sizes_fitting_{};  // how many sizes are <= a device's rest
+  std::vector<int32_t> sizes_;                             // distinct compute_milli, ascending
+  std::array<uint16_t, kWholeMilli + 1> sizes_fitting_{};  // how many sizes are <= a device's rest
 };
 
 }  // namespace divvy::placement

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 namespace divvy::placement {
 namespace {
@@ -114,8 +115,8 @@ void Scores::Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& p
 }
 
 NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias) {
-  int64_t best = kNoFit;
-  NodeId first = kNoNode;  // of those with the best score
+  int64_t best = std::numeric_limits<int64_t>::min();  // a bias may take a fit below kNoFit
+  NodeId first = kNoNode;                              // of those with the best score
   for (const Lanes::Run& run : lanes.runs()) {
     for (;;) {
       int32_t max = kNoFit;

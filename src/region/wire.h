@@ -24,6 +24,9 @@ constexpr uint16_t kProtocolVersion = 1;
 constexpr char kSelfDir[] = "/run/divvy/self";
 constexpr char kSelfSocket[] = "/run/divvy/self/tenant.sock";
 constexpr char kSelfMarker[] = "/run/divvy/self/tenant";  // a file; its presence means: fail closed
+// The same, on the mount namespace's own tmpfs: stays when the tenant's folder is gone, because its
+// command has ended and something that it left behind goes on.
+constexpr char kNamespaceMarker[] = "/run/divvy/tenant";
 constexpr char kSocketVariable[] = "DIVVY_SOCKET";
 
 enum class Type : uint16_t {

@@ -47,7 +47,7 @@ bool FromStart(char* out) noexcept {
 }
 
 bool Look() noexcept {
-  if (access(wire::kSelfMarker, F_OK) == 0) {
+  if (access(wire::kSelfMarker, F_OK) == 0 || access(wire::kNamespaceMarker, F_OK) == 0) {
     strcpy(socket_path, wire::kSelfSocket);
     return true;
   }

@@ -14,6 +14,7 @@
 
 #include "src/base/paths.h"
 #include "src/base/unique_fd.h"
+#include "src/region/wire.h"
 
 namespace divvy::cli {
 namespace {
@@ -139,7 +140,8 @@ Status MakeRoot() {
     return IoError(std::string("cannot mount a tmpfs at ") + kRoot, errno);
   for (const char* dir : {"/run/divvy/self", "/run/divvy/real", "/run/divvy/lib"})
     if (const Status s = MakeDir(dir); !s.ok()) return s;
-  return {};
+  const UniqueFd marker(::open(wire::kNamespaceMarker, O_CREAT | O_WRONLY | O_CLOEXEC, 0444));
+  return marker.valid() ? Status{} : IoError("cannot write the share's marker", errno);
 }
 
 }  // namespace

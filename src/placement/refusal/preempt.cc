@@ -78,6 +78,7 @@ std::optional<Plan> PlanPreemption(const Engine& engine, const Request& request)
         }
       }
     }
+    if (v->tenants.empty()) continue;  // nobody stands there: nothing to preempt
     v->highest = engine.tenant(v->tenants.front()).priority;
     for (const TenantId t : v->tenants) {
       v->highest = std::max<int32_t>(v->highest, engine.tenant(t).priority);
