@@ -567,13 +567,17 @@ TEST_F(HooksTest, LaunchesAreCountedInTheSlot) {
 
 TEST_F(HooksTest, AShutGateHoldsALaunchUntilItOpens) {
   region::U32& gate = daemon.policy().device[0].gate.word;
+  daemon.Beat();  // or the gate would rightly take the daemon for dead
   gate = region::kGateShut;
   std::atomic<bool> through{false};
   std::thread launcher([&] {
     hook_cuLaunchKernel(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
     through = true;
   });
-  while (daemon.usage().meter[1].device[0].waiter == 0) std::this_thread::yield();
+  while (daemon.usage().meter[1].device[0].waiter == 0 && !through) {
+    daemon.Beat();
+    std::this_thread::yield();
+  }
   EXPECT_FALSE(through);
   gate = 0;
   Futex(&gate, FUTEX_WAKE, INT32_MAX, nullptr);
