@@ -112,6 +112,7 @@ uint32_t PoolOf(CUmemoryPool handle, unsigned device) noexcept {
   if (g_process.live.Find(Family::kPool, reinterpret_cast<uint64_t>(handle), &entry))
     return entry.owner;
   // A device's default pool, met for the first time: which device's?
+  const RelaxedCapture relaxed;
   const uint32_t count = g_process.device_count.load(std::memory_order_acquire);
   for (uint32_t d = 0; d < count; ++d) {
     CUmemoryPool own = nullptr;
@@ -127,6 +128,7 @@ uint32_t CurrentPool(unsigned device) noexcept {
   DeviceState& state = g_process.device[device];
   uint64_t handle = state.current_pool.load(std::memory_order_acquire);
   if (handle == 0) {
+    const RelaxedCapture relaxed;
     CUmemoryPool pool = nullptr;
     if (g_driver.cuDeviceGetMemPool(&pool, state.ordinal) != CUDA_SUCCESS) return kNoPool;
     handle = reinterpret_cast<uint64_t>(pool);

@@ -153,6 +153,13 @@ TEST_F(ResolveTest, ALibraryThatBindsDeepMeetsTheShare) {
             "refused");
 }
 
+struct CaptureTest : ResolveTest {};
+TEST_P(CaptureTest, IsNotSpoiltByTheShimsOwnCalls) {
+  EXPECT_EQ(RunProgram({Build("test/shim_probe_capture"), GetParam()}, Environment()).said,
+            "recorded");
+}
+INSTANTIATE_TEST_SUITE_P(Modes, CaptureTest, ::testing::Values("0", "1", "2"));
+
 TEST_F(ResolveTest, WhatDoesNotExistStaysUnfound) {
   EXPECT_EQ(RunProgram({Build("test/shim_probe"), "missing"}, Environment()).said, "unfound");
 }

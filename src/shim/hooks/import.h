@@ -11,8 +11,12 @@ CUresult KeepImported(DriverSymbol symbol, CUdeviceptr_v2 pointer, const Close& 
   CUdeviceptr_v2 base = 0;
   size_t bytes = 0;
   const Here here = CurrentPlace();
-  if (here.device < 0 || g_driver.cuMemGetAddressRange_v2(&base, &bytes, pointer) != CUDA_SUCCESS)
-    return CUDA_SUCCESS;
+  if (here.device < 0) return CUDA_SUCCESS;
+  {
+    const RelaxedCapture relaxed;
+    if (g_driver.cuMemGetAddressRange_v2(&base, &bytes, pointer) != CUDA_SUCCESS)
+      return CUDA_SUCCESS;
+  }
   const auto device = static_cast<unsigned>(here.device);
   const uint64_t units = region::UnitsOf(bytes);
   if (const Verdict v = Charge(device, units, Kind::kImport, symbol); v != Verdict::kGranted) {
