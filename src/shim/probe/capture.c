@@ -29,21 +29,21 @@ int cuGraphGetNodes(Graph, void**, size_t*);
 int cuGraphInstantiateWithFlags(void**, Graph, unsigned long long);
 int cuGraphLaunch(void*, Stream);
 
-#define DO(call)                                  \
-  do {                                            \
-    int r_ = (call);                              \
-    if (r_ != 0) {                                \
+#define DO(call)                                         \
+  do {                                                   \
+    int r_ = (call);                                     \
+    if (r_ != 0) {                                       \
       printf("line %d: %s = %d\n", __LINE__, #call, r_); \
-      exit(1);                                    \
-    }                                             \
+      exit(1);                                           \
+    }                                                    \
   } while (0)
-#define EXPECT(code, call)                                                   \
-  do {                                                                       \
-    int r_ = (call);                                                         \
-    if (r_ != (code)) {                                                      \
-      printf("line %d: %s = %d, not %d\n", __LINE__, #call, r_, (code));     \
-      exit(1);                                                               \
-    }                                                                        \
+#define EXPECT(code, call)                                               \
+  do {                                                                   \
+    int r_ = (call);                                                     \
+    if (r_ != (code)) {                                                  \
+      printf("line %d: %s = %d, not %d\n", __LINE__, #call, r_, (code)); \
+      exit(1);                                                           \
+    }                                                                    \
   } while (0)
 
 static void* ctx;
@@ -90,7 +90,8 @@ int main(int argc, char** argv) {
   pthread_t thread;
   pthread_create(&thread, NULL, other, NULL);
   pthread_join(thread, NULL);
-  /* In the recording thread itself, on another stream: ordered by stream, so allowed in any mode. */
+  /* In the recording thread itself, on another stream: ordered by stream, so allowed in any mode.
+   */
   pools(beside);
   /* In the recorded stream: a node. */
   Ptr p;
