@@ -1,4 +1,4 @@
-// The two shared memory segments of one tenant, byte for byte.
+// The two shared memory segments of one tenant, and the daemon's bell, byte for byte.
 //
 // Sides. divvyd creates both as sealed memfds and passes them to every process of the tenant.
 //   policy: written by the daemon only; the tenant maps it read-only (F_SEAL_FUTURE_WRITE).
@@ -19,7 +19,7 @@ namespace divvy::region {
 
 constexpr uint32_t kPolicyMagic = 0x59504c44;  // "DLPY"
 constexpr uint32_t kUsageMagic = 0x59535544;   // "DUSY"
-constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kLayoutVersion = 2;
 
 constexpr unsigned kMaxDevices = 16;  // devices of one tenant, in the order of its share list
 constexpr unsigned kMaxSlots = 4096;  // processes of one tenant; slot 0 is the daemon's
@@ -61,21 +61,31 @@ enum PolicyFlags : uint32_t {
   kFlagMeasured = 1u << 3,     // NVML gives per-process figures: overhead_bytes is measured
 };
 
-// The gate of one device (compute). `word` is a futex word; its low bits say what holds now, its
-// high bits count changes so that a waiter never misses one.
+// The gate of one device (compute). `word` is a futex word; 0 is the fast path. While it is shut
+// its high bits count changes, so that a waiter never misses one.
+//
+//   word                  what a submission does
+//   0                     one load, one branch, one count; every so often (bound_us) it is metered
+//   kGateMetered          metered: a marker each space_us of estimated work, bound_us in flight
+//   kGateShut             waits (bounded) until the word changes, then looks again
+//   + kGateBell           rings once for this value of the word (Bell), then as above
 enum GateBits : uint32_t {
   kGateShut = 1u << 0,      // submissions wait (bounded) until the word changes
   kGatePaused = 1u << 1,    // an operator paused the tenant: shut and not opened by faults
   kGateMetered = 1u << 2,   // others contend: markers are wanted, in-flight work is bounded
-  kGateSequence = 1u << 8,  // added at each change
+  kGateBell = 1u << 3,      // nobody polls: the first submission rings the daemon's bell
+  kGateEachOp = 1u << 4,    // recording: a marker before and after each operation
+  kGateSequence = 1u << 8,  // added at each change while the word is not 0
 };
 
 struct alignas(64) PolicyGate {
-  U32 word;      // GateBits; 0 = open and alone: the fast path is one load and one branch
-  U32 bound_us;  // in-flight work allowed, microseconds of estimated time; 0 = one operation
-  U32 space_us;  // estimated work between two markers
-  U32 grant;     // window number; the start marker after it carries it
-  uint8_t reserved[48];
+  U32 word;         // GateBits; 0 = open and alone
+  U32 bound_us;     // in-flight work allowed, microseconds of estimated time; one operation may
+                    // always be in flight. 0 = no bound and no markers (nobody else has a share)
+  U32 space_us;     // estimated work between two markers
+  U32 grant;        // number of the window, for people
+  U32 patience_us;  // a wait for the bound ends without progress after this and 1.5 x in flight
+  uint8_t reserved[44];
 };
 static_assert(sizeof(PolicyGate) == 64);
 
@@ -174,27 +184,53 @@ enum class EventCause : uint16_t {
   kDenied = 6,         // a call that Divvy refuses to tenants
 };
 
-// GPU-written markers and submission counters of one process on one device (compute). A page per
-// slot so that the owner can register just its own with the driver.
-struct alignas(256) Meter {
-  U64 issued;        // markers issued (CPU)
-  U64 done;          // newest marker reached (GPU)
-  U64 started;       // newest start marker reached (GPU)
-  U64 submitted;     // operations submitted
-  U64 completed;     // operations known to be complete
-  U64 in_flight_ns;  // estimated
-  U64 unmarked_ns;   // estimated work after the newest marker
-  U32 waiter;        // threads waiting at the gate
-  U32 paused;        // streams waiting for their own copies
-  U64 last_submit_ns;
-  U64 wait_ns;  // time spent at the gate, summed
-  uint8_t reserved[168];
+// One stream's work as the GPU and the shim report it; src/arbiter/progress.h folds it. A lane is
+// given to a stream and, once it is idle, to another: its counts only grow.
+struct alignas(32) Lane {
+  U64 marker;  // GPU-written: arbiter::MarkerWord(operations before it, kind)
+  U64 issued;  // operations submitted
+  U64 start;   // `issued` when the newest start marker of an idle stream was queued
+  U64 marked;  // operations before the newest marker queued: what lies above it has no marker yet
 };
-static_assert(sizeof(Meter) == 256);
-struct alignas(4096) MeterPage {
+static_assert(sizeof(Lane) == 32);
+constexpr unsigned kLanes = 60;  // streams with work outstanding at once; more share the last one
+
+// Markers and submission counters of one process on one device (compute). The owner registers its
+// slot's pages with the driver, so that the GPU can write the lanes.
+struct alignas(64) Meter {
+  U32 waiters;        // threads waiting at the gate or for their bound
+  U32 lanes;          // lanes ever used; the daemon looks at so many
+  U64 waits;          // waits begun or renewed: a waiter that lives makes it grow
+  U64 operations;     // metered submissions; ProcessSlot::launches counts all
+  U64 in_flight_ns;   // estimated
+  U64 gate_wait_ns;   // time spent waiting for the gate to open, summed over threads
+  U64 bound_wait_ns;  // ... for the bound
+  U64 forced;         // waits that ended by time: the submission went through and is billed
+  U64 estimate_ns;    // running average of an operation's estimated length
+  U64 copied_bytes;   // host <-> device, by asynchronous and blocking copies
+  U64 copies;
+  uint8_t reserved[48];
+  Lane lane[kLanes];
+};
+static_assert(sizeof(Meter) == 2048);
+struct alignas(4096) MeterPages {
   Meter device[kMaxDevices];
 };
-static_assert(sizeof(MeterPage) == 4096);
+static_assert(sizeof(MeterPages) == 32768);
+
+// What `divvy record` reads: one entry per operation while a gate says kGateEachOp. Lengths and
+// gaps only, no data. Units: 100 ns, saturating.
+struct OperationRecord {
+  U64 sequence;  // 0 = never written; the writer's ticket + 1, stored last (release)
+  U32 length;    // between its start and its done marker, as the shim saw them
+  U32 gap;       // host time between the end of the last submission and this one, same thread
+  U32 key;       // hash of function and grid, or of the graph: which operations are alike
+  uint16_t device;
+  uint8_t kind;    // 0 kernel, 1 graph, 2 memset or device copy, 3 host-device copy
+  uint8_t synced;  // the host waited for the device in the gap
+};
+static_assert(sizeof(OperationRecord) == 24);
+constexpr unsigned kMaxRecords = 4096;
 
 struct Usage {
   uint32_t magic;
@@ -208,12 +244,26 @@ struct Usage {
   uint8_t reserved[208];
   alignas(64) U64 book[kMaxDevices * 8];  // one cache line each: book[8 * device]
   UsageEvent event[kMaxEvents];
+  alignas(64) U64 record_head;  // operation records ever written
+  OperationRecord record[kMaxRecords];
   ProcessSlot slot[kMaxSlots];
-  MeterPage meter[kMaxSlots];
+  MeterPages meter[kMaxSlots];
 };
 static_assert(offsetof(Usage, book) == 256);
 static_assert(offsetof(Usage, meter) % 4096 == 0);
 constexpr size_t kUsageBytes = sizeof(Usage);  // mostly never touched: costs what is used
+
+// --- bell -------------------------------------------------------------------------------------
+
+// One page of the daemon's, the same for all its tenants, mapped writable by each. While no device
+// is contended nobody polls; a submission that meets kGateBell adds one to `rung` and wakes it
+// (FUTEX_WAKE, shared). It is a page and not a descriptor because a program may close and reuse any
+// descriptor number. The daemon only takes it for "look now", at a limited rate: a tenant that
+// rings without end, or never, harms nobody but itself.
+struct Bell {
+  U32 rung;
+};
+constexpr size_t kBellBytes = 4096;
 
 inline U64& BookOf(Usage& usage, unsigned device) { return usage.book[8 * device]; }
 

@@ -3,7 +3,7 @@
 // AF_UNIX, SOCK_SEQPACKET, one listening socket per tenant: which socket was connected to says
 // which tenant it is, SO_PEERCRED says which process. One message per packet, fixed sizes, native
 // byte order (never leaves the machine). The process speaks first:
-//   Hello -> Welcome with two descriptors (policy, usage), or Refused.
+//   Hello -> Welcome with three descriptors (policy, usage, bell), or Refused.
 // After that the connection stays open and silent; its end tells each side that the other may be
 // gone. A process that meets a dead daemon says Hello again with its charges in hand.
 // Unknown types, wrong sizes and bad versions end the connection; nothing is parsed twice.
@@ -16,7 +16,7 @@
 namespace divvy::wire {
 
 constexpr uint32_t kMagic = 0x31565644;  // "DVV1"
-constexpr uint16_t kProtocolVersion = 1;
+constexpr uint16_t kProtocolVersion = 2;
 
 // Where a shim looks for its tenant's socket, in this order. The first is there without any
 // environment (private mount namespace, containers). A process that finds neither the directory's
@@ -68,13 +68,13 @@ struct Welcome {
   Header header;
   uint16_t protocol_version;
   uint16_t layout_version;
-  uint32_t slot;  // of ProcessSlot and MeterPage, this process's alone
+  uint32_t slot;  // of ProcessSlot and MeterPages, this process's alone
   uint64_t generation;
   uint64_t policy_bytes;
   uint64_t usage_bytes;
   uint32_t device_count;
   uint32_t reserved;
-};  // + SCM_RIGHTS: policy memfd, usage memfd
+};  // + SCM_RIGHTS: policy memfd, usage memfd, bell memfd
 
 struct Refused {
   Header header;

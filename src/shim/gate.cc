@@ -45,7 +45,7 @@ void AwaitOpen(unsigned device) noexcept {
         (s->policy->flags.load(std::memory_order_relaxed) & region::kFlagDenyOnFault) != 0;
     if (!paused && (DaemonIsDead(*s) ? !deny : MonotonicNs() - start > kLongestShutNs)) return;
     const timespec slice{0, static_cast<long>(kSliceNs)};
-    region::U32& waiters = s->usage->meter[s->slot].device[d].waiter;
+    region::U32& waiters = s->usage->meter[s->slot].device[d].waiters;
     waiters.fetch_add(1, std::memory_order_relaxed);
     Futex(&gate, FUTEX_WAIT, word, &slice);
     waiters.fetch_sub(1, std::memory_order_relaxed);

@@ -574,7 +574,7 @@ TEST_F(HooksTest, AShutGateHoldsALaunchUntilItOpens) {
     hook_cuLaunchKernel(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
     through = true;
   });
-  while (daemon.usage().meter[1].device[0].waiter == 0 && !through) {
+  while (daemon.usage().meter[1].device[0].waiters == 0 && !through) {
     daemon.Beat();
     std::this_thread::yield();
   }
