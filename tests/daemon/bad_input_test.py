@@ -146,7 +146,7 @@ class Sockets(MachineTest):
                     "try: s.connect(sys.argv[1])\n"
                     "except PermissionError: print('no entry'); sys.exit()\n"
                     "import struct\n"
-                    "h=struct.pack('<IHHHHIQII16s',0x31565644,1,1456,1,1,1,0,0,0,b'x')\n"
+                    "h=struct.pack('<IHHHHIQII16s',0x31565644,1,1456,2,2,1,0,0,0,b'x')\n"
                     "h+=b'\\0'*(1456-len(h)); s.send(h)\n"
                     "r=s.recv(4096); print('refused' if len(r)==256 else len(r), r[8])\n")
             return subprocess.run([sys.executable, "-c", code, path], text=True, cwd="/",
