@@ -70,7 +70,7 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
   if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
   if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
 
-  if (delivery.isolated) delivery.cgroup = MakeCgroup();
+  delivery.cgroup = MakeCgroup();
   const Result<json> answer = Ask(tenancy.machine, Body(request, delivery));
   if (!answer.ok()) {
     RemoveCgroup(delivery.cgroup);

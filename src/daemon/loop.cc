@@ -11,9 +11,9 @@ namespace divvy::daemon {
 namespace {
 constexpr uint64_t kWake = 1, kTimer = 2;
 
-bool Watch(int epoll, int fd, uint64_t id) {
+bool Watch(int epoll, int fd, uint64_t id, bool priority = false) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = priority ? EPOLLPRI : EPOLLIN;
   event.data.u64 = id;
   return ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
@@ -31,11 +31,11 @@ Result<std::unique_ptr<Loop>> Loop::Create() {
   return loop;
 }
 
-uint64_t Loop::Add(int fd, Callback on_ready) {
+uint64_t Loop::Add(int fd, Callback on_ready, bool priority) {
   const std::lock_guard lock(mutex_);
   const uint64_t id = next_id_++;
   callbacks_[id] = std::make_shared<Callback>(std::move(on_ready));
-  if (Watch(epoll_.get(), fd, id)) return id;
+  if (Watch(epoll_.get(), fd, id, priority)) return id;
   callbacks_.erase(id);
   return 0;
 }

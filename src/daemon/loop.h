@@ -25,7 +25,8 @@ class Loop {
 
   // Calls `on_ready` whenever `fd` is readable or hung up, until Remove. The caller keeps `fd` open
   // until then. Returns an id that is never used again; 0 on failure (out of memory or watches).
-  uint64_t Add(int fd, Callback on_ready);
+  // `priority`: when it has urgent data instead, as files of the kernel's say that they changed.
+  uint64_t Add(int fd, Callback on_ready, bool priority = false);
   void Remove(uint64_t id, int fd);
 
   // One repeating timer; zero stops it.

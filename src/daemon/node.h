@@ -123,6 +123,7 @@ class Node {
   nlohmann::json TenantJson(const Tenant& tenant) const;
   void PruneAwaited(Tenant& tenant);
   void EndIfOver(Tenant& tenant);  // may remove it: the reference is gone then
+  bool CgroupLives(Tenant& tenant);
   void RemoveTenant(uint64_t id, const std::string& why);
   Tenant* FindTenant(const std::string& name);
   Tenant* FindTenant(uint64_t id);

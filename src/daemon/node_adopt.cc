@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "src/base/cgroup.h"
 #include "src/base/paths.h"
 #include "src/daemon/node.h"
 #include "src/daemon/state_file.h"
@@ -59,7 +60,10 @@ Status Node::Adopt(TenantRecord record) {
     const std::optional<ProcessId> now = IdentityOf(id.pid);
     if (now ? *now == id : listed) awaited.push_back(id);
   }
-  if (!runner_lives && awaited.empty()) return NotFound("its processes ended meanwhile");
+  if (!runner_lives && awaited.empty() && !cgroup::IsPopulated(record.cgroup)) {
+    cgroup::Remove(record.cgroup);
+    return NotFound("its processes ended meanwhile");
+  }
   Result<Tenant*> made = MakeTenant(std::move(record), *devices);
   if (!made.ok()) return made.error();
   Tenant& tenant = **made;

@@ -13,6 +13,7 @@
 #include <numeric>
 #include <set>
 
+#include "src/base/cgroup.h"
 #include "src/base/paths.h"
 #include "src/daemon/node.h"
 #include "src/daemon/state_file.h"
@@ -344,9 +345,12 @@ Status Node::DeleteTenant(const std::string& name, bool force) {
     if (force && pidfd.ok() && Alive(id))
       ::syscall(SYS_pidfd_send_signal, pidfd->get(), SIGKILL, nullptr, 0);
   }
+  // What has not said hello counts, too: it may be about to.
+  if (live == 0 && !tenant->ending && cgroup::IsPopulated(tenant->record.cgroup)) ++live;
+  if (live != 0 && force) cgroup::Kill(tenant->record.cgroup);
   if (live != 0 && !force)
-    return Error{ErrorCode::kExists, "tenant '" + name + "' has " + std::to_string(live) +
-                                         " live processes; end them, or delete it with ?force=1"};
+    return Error{ErrorCode::kExists, "tenant '" + name + "' has live processes; end them, or " +
+                                         "delete it with ?force=1"};
   tenant->ending = true;
   tenant->runner_gone = true;
   EndIfOver(*tenant);
@@ -368,7 +372,29 @@ void Node::EndIfOver(Tenant& tenant) {
   if (tenant.record.runner.pid == 0 && !tenant.ending) return;
   if (!tenant.runner_gone || !tenant.processes.empty()) return;
   PruneAwaited(tenant);
-  if (tenant.awaited.empty()) RemoveTenant(tenant.id, "ended");
+  if (tenant.awaited.empty() && !CgroupLives(tenant)) RemoveTenant(tenant.id, "ended");
+}
+
+// Whether processes that the command left behind live on in the tenant's cgroup: they have not said
+// hello yet and may do so at any time. Watches it from then on.
+bool Node::CgroupLives(Tenant& tenant) {
+  if (tenant.record.cgroup.empty()) return false;
+  if (tenant.cgroup_watch != 0) return cgroup::IsPopulatedBy(tenant.cgroup_events.get());
+  tenant.cgroup_events = cgroup::OpenEvents(tenant.record.cgroup);
+  if (!tenant.cgroup_events.valid() || !cgroup::IsPopulatedBy(tenant.cgroup_events.get()))
+    return false;
+  const uint64_t id = tenant.id;
+  tenant.cgroup_watch = loop_.Add(
+      tenant.cgroup_events.get(),
+      [this, id] {
+        const std::lock_guard lock(mutex_);
+        Tenant* t = FindTenant(id);
+        if (t == nullptr || t->cgroup_watch == 0) return;
+        const bool lives = cgroup::IsPopulatedBy(t->cgroup_events.get());  // also rearms it
+        if (!lives) EndIfOver(*t);
+      },
+      /*priority=*/true);
+  return tenant.cgroup_watch != 0;
 }
 
 void Node::RemoveTenant(uint64_t id, const std::string& why) {
@@ -377,6 +403,7 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
   for (auto& [slot, process] : tenant->processes) loop_.Remove(process.watch, process.pidfd.get());
   loop_.Remove(tenant->listener_watch, tenant->listener.get());
   loop_.Remove(tenant->runner_watch, tenant->runner_pidfd.get());
+  loop_.Remove(tenant->cgroup_watch, tenant->cgroup_events.get());
   std::vector<uint64_t> open;
   for (auto& [connection_id, connection] : connections_)
     if (connection.tenant == id) open.push_back(connection_id);
@@ -390,9 +417,10 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
     std::erase_if(devices_[share.device].shares,
                   [tenant](const ShareOf& of) { return of.tenant == tenant; });
   }
-  const std::string name = tenant->record.name;
+  const std::string name = tenant->record.name, its_cgroup = tenant->record.cgroup;
   tenants_.erase(id);
   if (why.empty()) return;  // it never was: nothing to tell or save
+  cgroup::Remove(its_cgroup);
   if (Status s = SaveState(); !s.ok()) dirty_ = true;
   for (const unsigned d : devices) Publish(d);
   Tell({.tenant = name, .cause = why, .message = "its share is free again"});

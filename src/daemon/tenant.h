@@ -87,6 +87,8 @@ struct Tenant {
   UniqueFd runner_pidfd;
   uint64_t runner_watch = 0;
   bool runner_gone = false;
+  UniqueFd cgroup_events;  // valid once its runner is gone and processes live in its cgroup
+  uint64_t cgroup_watch = 0;
 
   std::map<uint32_t, Process> processes;  // by slot
   std::set<uint32_t> free_slots;          // below next_slot

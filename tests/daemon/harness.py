@@ -190,8 +190,40 @@ class Machine:
         assert "Sanitizer" not in said, said
 
 
+def make_cgroup(name):
+    """(folder, path as the API takes it) of a cgroup below our own, or None where that is not ours
+    to make."""
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        mounts = [line.split()[1] for line in f if line.split()[2] == "cgroup2"]
+    with open("/proc/self/cgroup", encoding="utf-8") as f:
+        own = [line.strip()[3:].rstrip("/") for line in f if line.startswith("0::")]
+    try:
+        path = f"{own[0]}/divvy-run-{os.getpid()}-{name}"
+        os.mkdir(mounts[0] + path)
+        return mounts[0] + path, path
+    except (IndexError, OSError):
+        return None
+
+
 class MachineTest(unittest.TestCase):
     profile, broker, options = "h100", (), ()
+
+    def cgroup(self, name):
+        made = make_cgroup(name)
+        if made is None:
+            self.skipTest("no cgroup v2 of our own can be made here")
+        self.addCleanup(lambda: os.path.exists(made[0]) and os.rmdir(made[0]))
+        return made
+
+    def started(self, *command, cgroup=None):
+        """A process that the test ends by itself, or its end does."""
+        p = subprocess.Popen(command)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        if cgroup is not None:
+            with open(f"{cgroup}/cgroup.procs", "w", encoding="utf-8") as f:
+                f.write(str(p.pid))
+        return p
 
     def setUp(self):
         self.m = Machine(self.profile, self.broker, self.options)

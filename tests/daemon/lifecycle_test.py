@@ -55,6 +55,37 @@ class Admission(MachineTest):
         self.assertEqual(self.m.device()["promised_bytes"], 0)
 
 
+    def test_a_tenant_lives_while_its_cgroup_does(self):
+        folder, path = self.cgroup("lives")
+        runner = self.started("sleep", "1000")
+        survivor = self.started("sleep", "1000", cgroup=folder)
+        t = self.m.tenant(GIB, name="t", runner_pid=runner.pid, cgroup=path)
+        runner.kill()
+        runner.wait()
+        until(lambda: self.m.show("t")["state"] == "orphaned", "the runner's end")
+        self.assertEqual(self.refused(self.m.request, "DELETE", "/v1/tenants/t").status, 409)
+        # It may yet say hello.
+        p = self.m.probe()
+        p.hello(t)
+        p.kill()
+        until(lambda: self.m.show("t")["processes"] == [], "its burial")
+        self.assertEqual(self.m.show("t")["state"], "orphaned")
+        survivor.kill()
+        survivor.wait()
+        until(lambda: not self.m.request("GET", "/v1/tenants")["tenants"], "the tenant's end")
+        until(lambda: not os.path.exists(folder), "the cgroup's end")
+
+    def test_force_ends_what_has_not_said_hello(self):
+        folder, path = self.cgroup("forced")
+        runner = self.started("sleep", "1000")
+        survivor = self.started("sleep", "1000", cgroup=folder)
+        self.m.tenant(GIB, name="t", runner_pid=runner.pid, cgroup=path)
+        self.m.request("DELETE", "/v1/tenants/t?force=1")
+        self.assertEqual(survivor.wait(60), -9)
+        until(lambda: not self.m.request("GET", "/v1/tenants")["tenants"], "the tenant's end")
+        self.assertIsNone(runner.poll())
+
+
 class TwoDevices(MachineTest):
     profile = "h100x2"
 

@@ -95,6 +95,25 @@ class Restart(MachineTest):
         p.kill()
         until(lambda: len(self.m.request("GET", "/v1/tenants")["tenants"]) == 1, "its end")
 
+    def test_what_lives_in_its_cgroup_alone(self):
+        folder, path = self.cgroup("adopted")
+        empty, empty_path = self.cgroup("empty")
+        runner = self.started("sleep", "1000")
+        survivor = self.started("sleep", "1000", cgroup=folder)
+        t = self.m.tenant(GIB, name="t", runner_pid=runner.pid, cgroup=path)
+        self.m.tenant(GIB, name="gone", runner_pid=runner.pid, cgroup=empty_path)
+        self.m.kill_daemon()
+        runner.kill()
+        runner.wait()
+        self.m.start()
+        self.assertEqual(self.m.show("t")["state"], "orphaned")
+        self.assertFalse(os.path.exists(empty))
+        self.m.probe().hello(t)
+        self.m.probes[-1].kill()
+        survivor.kill()
+        until(lambda: not self.m.request("GET", "/v1/tenants")["tenants"], "the tenant's end")
+        until(lambda: not os.path.exists(folder), "the cgroup's end")
+
     def test_a_reused_pid_is_not_the_old_process(self):
         self.m.tenant(GIB, name="t")
         self.m.kill_daemon()

@@ -13,6 +13,7 @@ class Attack:
     bare: str = "memory"
     neighbour: bool = False  # another tenant runs beside it
     mem: int = 2048  # the share, in MiB
+    outlives: bool = False  # its runner ends first; then it is told to go on
     deliveries: tuple = ("root", "cooperative")
 
 
@@ -74,6 +75,8 @@ ATTACKS = [
     one("clone-after-init", "forks", "clone"),
     one("fork-storm", "forks", "storm"),
     one("thread-storm", "forks", "threads"),
+    one("outlive-before-hello", "outlive", "exit", outlives=True),
+    one("runner-killed-before-hello", "outlive", "kill", outlives=True, bare=""),
     one("pid-reuse", "pid_reuse", deliveries=ROOT),
     # The shared segments.
     one("usage-zeroed", "segments", "zero", bare=""),

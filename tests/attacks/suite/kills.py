@@ -107,16 +107,20 @@ def orphaned_worker(machine):
     os.kill(parent, signal.SIGKILL)
     try:
         def released():
-            return sum(machine.nvml.held()) == 0 and machine.devices()[0]["promised_bytes"] == 0
+            # The worker keeps the share, for it may use the GPU yet; not what the parent held.
+            share = (machine.tenant("worker") or {"shares": [{"used_bytes": 0}]})["shares"][0]
+            return sum(machine.nvml.held()) == 0 and share["used_bytes"] == 0
         if not until(15, released, step=0.05):
-            return (f"the parent is dead, its worker {worker} lives, and the share is not free: "
+            return (f"the parent is dead, its worker {worker} lives, and the memory is not free: "
                     f"{machine.devices()[0]}")
         os.kill(worker, 0)  # it did live all the while
     finally:
         tenant.stdin.close()
         tenant.wait(20)
-    print("a dead parent's share is free although its worker holds the connection")
-    return ""
+    left = machine.wait_empty()
+    if not left:
+        print("a dead parent's memory is free although its worker holds the connection")
+    return left
 
 
 def main():

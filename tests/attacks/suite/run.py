@@ -61,6 +61,20 @@ def end(process, seconds=15):
         return None, err or ""
 
 
+def go_on(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def has_cgroups():
+    """Whether `divvy run` can give a tenant a cgroup of its own here."""
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        mounts = [line.split()[1] for line in f if line.split()[2] == "cgroup2"]
+    with open("/proc/self/cgroup", encoding="utf-8") as f:
+        own = [line.strip()[3:] for line in f if line.startswith("0::")]
+    return bool(mounts and own) and os.access(mounts[0] + own[0], os.W_OK)
+
+
 def command_of(attack, machine, neighbours):
     words = []
     for word in attack.command:
@@ -81,6 +95,8 @@ def run_bare(attack, machine):
     process = subprocess.Popen(command_of(attack, machine, [0]), env=machine.bare_environment(),
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, start_new_session=True)
+    if attack.outlives:
+        go_on(process)
     report = read_report(process, 30)
     held = sum(machine.nvml.held())
     status, err = end(process)
@@ -130,6 +146,11 @@ def judge(attack, machine, delivery):
     before = sum(machine.nvml.held())
     process = machine.start(name, command_of(attack, machine, victims), mem=f"{attack.mem}MiB",
                             cooperative=delivery == "cooperative")
+    if attack.outlives:
+        process.wait(30)
+        # The daemon has seen it, too, when the program goes on.
+        until(20, lambda: (machine.tenant(name) or {"state": "ended"})["state"] != "running")
+        go_on(process)
     report = read_report(process, 40)
     most = settled(machine, name, before, limit, 6)
     if neighbour is not None:
@@ -155,6 +176,8 @@ def judge(attack, machine, delivery):
         if status == 0:
             return "failed", "a finding, but the process was not ended; " + what
         return "detected", what
+    if attack.outlives and report.get("held", 0) == 0 and has_cgroups():
+        return "failed", "its share ended before its last process did; " + what
     if most > limit + 2 * MIB or report.get("breached"):
         return "passed", what
     if report == {}:
