@@ -25,7 +25,7 @@ void Fragmentation::Learn(const Mix& mix) {
     s.memory_mib = 0;
     s.device_memory_mib = 0;
     s.link = Link::kAny;
-    merged.Add(s, e.count);
+    merged.Add(s, e.count, e.spelling);
   }
   typical_.clear();
   sizes_.clear();

@@ -28,6 +28,7 @@ struct Pod {
   std::string name;
   Request request;
   std::string node;  // where it already runs; empty = it still has to be placed
+  uint32_t spelling = 0;  // of its models, see Mix; position in Inventory::spellings
 };
 
 struct Inventory {
@@ -36,6 +37,7 @@ struct Inventory {
   std::vector<Pod> pods;
   std::vector<std::string> spaces;  // namespace names by Request::space
   Models models;
+  std::vector<std::string> spellings;  // of model constraints
   bool device_memory_known = false;  // the node list says how much memory a device has
 
   int64_t TotalMilli() const;

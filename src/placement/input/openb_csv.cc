@@ -1,6 +1,7 @@
 // The openb readers: see openb_csv.h.
 #include "src/placement/input/openb_csv.h"
 
+#include <unordered_map>
 #include <unordered_set>
 
 #include "src/placement/input/csv.h"
@@ -79,6 +80,8 @@ Status ReadOpenbPods(std::string_view text, const std::string& file, Inventory* 
   }
   const bool memory = csv.Has("gpu_memory_mib");
   if (out->spaces.empty()) out->spaces.emplace_back("default");
+  std::unordered_map<std::string, uint32_t> spellings;
+  for (uint32_t i = 0; i < out->spellings.size(); ++i) spellings[out->spellings[i]] = i;
   for (;;) {
     const Result<bool> row = csv.Next();
     if (!row) return row.error();
@@ -94,8 +97,13 @@ Status ReadOpenbPods(std::string_view text, const std::string& file, Inventory* 
     if (memory) columns.Get("gpu_memory_mib", 0, kMaxAmount, &shape.device_memory_mib);
     if (!columns.status) return columns.status;
     if (pod.name.empty()) return csv.At("a pod without a name");
-    const Result<uint64_t> models = ParseModels(csv.Text("gpu_spec"), &out->models);
+    const std::string spec(csv.Text("gpu_spec"));
+    const Result<uint64_t> models = ParseModels(spec, &out->models);
     if (!models) return csv.At(models.error().message);
+    const auto [spelling, added] =
+        spellings.try_emplace(spec, static_cast<uint32_t>(out->spellings.size()));
+    if (added) out->spellings.push_back(spec);
+    pod.spelling = spelling->second;
     shape.models = *models;
     // No device, or nothing of it, asked for: a pod for CPUs only.
     if (shape.devices == 0 || (shape.compute_milli == 0 && shape.device_memory_mib == 0)) {

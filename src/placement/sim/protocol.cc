@@ -1,8 +1,10 @@
 // The protocols: see protocol.h.
 #include "src/placement/sim/protocol.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 #include <queue>
 #include <unordered_map>
 
@@ -41,6 +43,15 @@ class ClusterFragmentation {
   double sum_ = 0;
 };
 
+// Per text: how many others stand before it.
+std::vector<uint32_t> RanksByText(const std::vector<std::string>& texts) {
+  std::vector<uint32_t> order(texts.size()), rank(texts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return texts[a] < texts[b]; });
+  for (uint32_t i = 0; i < order.size(); ++i) rank[order[i]] = i;
+  return rank;
+}
+
 }  // namespace
 
 Bench::Bench(const Inventory& inventory, const std::vector<uint32_t>& node_rank, uint32_t replicate,
@@ -57,7 +68,10 @@ Bench::Bench(const Inventory& inventory, const std::vector<uint32_t>& node_rank,
       origin_.push_back(at + copy * nodes);
     }
   }
-  for (const Pod& p : inventory.pods) mix_.Add(p.request.shape);
+  const std::vector<uint32_t> rank = RanksByText(inventory.spellings);
+  for (const Pod& p : inventory.pods) {
+    mix_.Add(p.request.shape, 1, p.spelling < rank.size() ? rank[p.spelling] : 0);
+  }
   engine_->Learn(mix_);
   shape_of_.reserve(inventory.pods.size());
   for (const Pod& p : inventory.pods) shape_of_.push_back(engine_->Intern(p.request.shape));
