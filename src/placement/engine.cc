@@ -5,6 +5,9 @@
 #include <utility>
 
 namespace divvy::placement {
+namespace {
+constexpr uint64_t kChangesPerLook = 16;  // the cluster's totals move slowly
+}  // namespace
 
 Engine::Engine(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
 
@@ -12,6 +15,23 @@ void Engine::Learn(const Mix& mix) {
   policy_->Learn(mix, cluster_);
   cluster_.SetCpuPerWhole(policy_->CpuPerWhole());
   ++epoch_;
+  Look();
+}
+
+void Engine::Changed(size_t times) {
+  if (!marks_.empty()) return;  // Commit counts them
+  const uint64_t before = changes_;
+  changes_ += times;
+  if (before / kChangesPerLook != changes_ / kChangesPerLook) Look();
+}
+
+void Engine::Look() {
+  const uint64_t pools = policy_->Adapt(cluster_);
+  if (pools == 0) return;
+  for (NodeId n = 0; n < cluster_.size(); ++n) {
+    const Node& node = cluster_.node(n);
+    if (node.whole > 0 && (pools >> node.pool & 1) != 0) cluster_.Touch(n);
+  }
 }
 
 ShapeId Engine::Intern(const Shape& shape) {
@@ -26,18 +46,14 @@ ShapeId Engine::Intern(const Shape& shape) {
 std::optional<Decision> Engine::Decide(ShapeId id) {
   Scores& scores = scores_[id];
   const Shape& shape = shapes_[id];
-  if (const uint64_t pools = policy_->Adapt(cluster_); pools != 0) {
-    for (NodeId n = 0; n < cluster_.size(); ++n) {
-      const Node& node = cluster_.node(n);
-      if (node.whole > 0 && (pools >> node.pool & 1) != 0) cluster_.Touch(n);
-    }
-  }
   lanes_.Update(cluster_);
   scores.Refresh(cluster_, lanes_, *policy_, shape, epoch_);
   NodeId node;
   if (policy_->Draws()) {
     const uint32_t fitting = scores.CountFitting();
-    node = fitting == 0 ? kNoNode : scores.NthFitting(lanes_, policy_->Draw(fitting));
+    node = fitting == 0
+               ? kNoNode
+               : scores.NthFitting(lanes_, policy_->Draw(changes_ + journal_.size(), fitting));
   } else {
     std::array<int32_t, kMaxPools> bias;
     if (!policy_->PoolBias(cluster_, shape, &bias)) bias.fill(0);
@@ -80,6 +96,7 @@ TenantId Engine::PlaceAt(ShapeId shape, const Request& request, NodeId node, Dev
   t.service = request.service;
   Attach(id, t);
   if (!marks_.empty()) journal_.push_back({Undo::Op::kPlace, id, {}});
+  Changed();
   return id;
 }
 
@@ -91,6 +108,7 @@ void Engine::Release(TenantId id) {
     At(id).next = free_;
     free_ = id;
   }
+  Changed();
 }
 
 void Engine::Relocate(TenantId id, NodeId node, DeviceMask devices) {
@@ -100,6 +118,7 @@ void Engine::Relocate(TenantId id, NodeId node, DeviceMask devices) {
   moved.node = node;
   moved.devices = devices;
   Attach(id, moved);
+  Changed();
 }
 
 void Engine::Resize(TenantId id, int32_t granted_milli) {
@@ -109,6 +128,7 @@ void Engine::Resize(TenantId id, int32_t granted_milli) {
   cluster_.Give(t.node, shape, t.devices, t.granted_milli);
   t.granted_milli = static_cast<int16_t>(granted_milli);
   cluster_.Take(t.node, shape, t.devices, t.granted_milli);
+  Changed();
 }
 
 void Engine::Begin() { marks_.push_back(journal_.size()); }
@@ -121,7 +141,9 @@ void Engine::Commit() {
     At(u.id).next = free_;
     free_ = u.id;
   }
+  const size_t times = journal_.size();
   journal_.clear();
+  Changed(times);
 }
 
 void Engine::Rollback() {

@@ -56,7 +56,8 @@ class Engine {
   const Shape& shape(ShapeId id) const { return shapes_[id]; }
   size_t shapes() const { return shapes_.size(); }
 
-  // Where the shape would go now; nothing changes. No value: it fits nowhere.
+  // Where the shape would go now. No value: it fits nowhere. Nothing changes, nor does any later
+  // decision; the same holds for a transaction that is rolled back.
   std::optional<Decision> Decide(ShapeId shape);
   // Decide, then take. kNoTenant: refused, nothing changed.
   TenantId Place(const Request& request);
@@ -93,6 +94,10 @@ class Engine {
   };
   static constexpr size_t kTenantBlock = 8192;
   Tenant& At(TenantId id) { return tenant_blocks_[id / kTenantBlock][id % kTenantBlock]; }
+  // Counts a change outside transactions; the policy looks at the cluster every so many. So what is
+  // only asked, or undone, leaves no trace in later decisions.
+  void Changed(size_t times = 1);
+  void Look();
   void Attach(TenantId id, const Tenant& t);
   void Detach(TenantId id);
 
@@ -108,6 +113,7 @@ class Engine {
   std::vector<TenantId> heads_;  // per node
   TenantId free_ = kNoTenant;
   size_t live_ = 0;
+  uint64_t changes_ = 0;  // committed
   std::vector<Undo> journal_;
   std::vector<size_t> marks_;
 };

@@ -31,7 +31,8 @@ std::vector<MixEntry> Mix::Sorted() const {
   for (const auto& [key, count] : counts_) out.push_back({key.first, count, key.second});
   const auto key = [](const MixEntry& e) {
     return std::tuple(e.count, e.shape.cpu_milli, e.shape.compute_milli, e.shape.devices,
-                      e.spelling, e.shape.models, e.shape.device_memory_mib, e.shape.memory_mib, e.shape.link);
+                      e.spelling, e.shape.models, e.shape.device_memory_mib, e.shape.memory_mib,
+                      e.shape.link);
   };
   std::sort(out.begin(), out.end(),
             [&](const MixEntry& a, const MixEntry& b) { return key(a) > key(b); });

@@ -42,8 +42,9 @@ class Policy {
   // Cluster::NodesWithWhole. Asked for after Learn.
   virtual std::vector<int32_t> CpuPerWhole() const { return {}; }
 
-  // Looks at the whole cluster before a decision. Returns the pools in which Evaluate now gives
-  // other scores for nodes with untouched devices (the engine scores those anew). Constant time.
+  // Looks at the whole cluster, after Learn and after every few changes of it (never inside a
+  // transaction). Returns the pools in which Evaluate now gives other scores for nodes with
+  // untouched devices (the engine scores those anew). Constant time.
   virtual uint64_t Adapt(const Cluster& cluster) {
     (void)cluster;
     return 0;
@@ -58,9 +59,11 @@ class Policy {
     return false;
   }
 
-  // A policy that draws returns true: then the engine takes the Draw(n)-th of the n nodes that fit.
+  // A policy that draws returns true: then the engine takes the Draw(n)-th of the n nodes that
+  // fit. `tick` counts the changes of the cluster: the same at the same tick.
   virtual bool Draws() const { return false; }
-  virtual uint32_t Draw(uint32_t n) {
+  virtual uint32_t Draw(uint64_t tick, uint32_t n) {
+    (void)tick;
     (void)n;
     return 0;
   }

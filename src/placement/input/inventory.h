@@ -27,7 +27,7 @@ class Models {
 struct Pod {
   std::string name;
   Request request;
-  std::string node;  // where it already runs; empty = it still has to be placed
+  std::string node;       // where it already runs; empty = it still has to be placed
   uint32_t spelling = 0;  // of its models, see Mix; position in Inventory::spellings
 };
 
@@ -38,7 +38,7 @@ struct Inventory {
   std::vector<std::string> spaces;  // namespace names by Request::space
   Models models;
   std::vector<std::string> spellings;  // of model constraints
-  bool device_memory_known = false;  // the node list says how much memory a device has
+  bool device_memory_known = false;    // the node list says how much memory a device has
 
   int64_t TotalMilli() const;
 };

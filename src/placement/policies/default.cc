@@ -18,8 +18,7 @@ namespace {
 constexpr int64_t kUnit = 1024;  // score units per milli of compute
 
 constexpr int kUseShift = ExpectedUse::kOneBits - 10;
-constexpr int kDecisionsPerLook = 16;  // the cluster's totals move slowly
-constexpr double kHysteresis = 0.75;   // in doublings; a level change forgets all scores
+constexpr double kHysteresis = 0.75;  // in doublings; a level change forgets all scores
 constexpr int64_t kMaxBias = 1 << 30;
 
 class Default : public Policy {
@@ -65,14 +64,11 @@ class Default : public Policy {
       pattern_of_pool_.push_back(it->second);
     }
     doublings_.fill(0);
-    until_look_ = 0;
   }
 
   std::vector<int32_t> CpuPerWhole() const override { return scarcity_.CpuPerWhole(); }
 
   uint64_t Adapt(const Cluster& cluster) override {
-    if (until_look_-- > 0) return 0;
-    until_look_ = kDecisionsPerLook;
     scarcity_.Update(cluster);
     uint64_t changed = 0;
     for (size_t pool = 0; pool < cluster.pools().size(); ++pool) {
@@ -187,7 +183,6 @@ class Default : public Policy {
   std::vector<PatternValue> patterns_;  // one per size of device memory
   std::vector<size_t> pattern_of_pool_;
   std::array<int, kMaxPools> doublings_{};  // of the weight of whole nodes
-  int until_look_ = 0;
   int64_t compute_per_cpu_ = 0;
   int64_t stranded_weight_ = 0;
   int64_t pattern_weight_ = 0;

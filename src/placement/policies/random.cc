@@ -18,19 +18,22 @@ class Random : public Policy {
   explicit Random(uint64_t seed) : seed_(Mix64(seed)) {}
   std::string_view name() const override { return "random"; }
   bool Draws() const override { return true; }
-  uint32_t Draw(uint32_t n) override { return static_cast<uint32_t>(Mix64(seed_ + ++draws_) % n); }
+  uint32_t Draw(uint64_t tick, uint32_t n) override {
+    tick_ = tick;
+    return static_cast<uint32_t>(Mix64(seed_ + tick) % n);
+  }
 
   Choice Evaluate(const NodeView& view, const Shape& shape) const override {
     if (!shape.Shared()) return {0, UsualDevices(view, shape)};
     DeviceMask fitting = FittingDevices(view, shape);
-    uint64_t skip = Mix64(seed_ ^ (draws_ << 20) ^ view.id) % std::popcount(fitting);
+    uint64_t skip = Mix64(seed_ ^ (tick_ << 20) ^ view.id) % std::popcount(fitting);
     for (; skip > 0; --skip) fitting &= fitting - 1;
     return {0, fitting & -fitting};
   }
 
  private:
   uint64_t seed_;
-  uint64_t draws_ = 0;
+  uint64_t tick_ = 0;
 };
 }  // namespace
 

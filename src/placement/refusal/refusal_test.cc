@@ -228,5 +228,57 @@ TEST(Plan, RandomPlansKeepTheBooks) {
   }
 }
 
+// Asking, planning and undoing leave no trace: an engine that is asked all the time decides as one
+// that is not, also with policies that look at the cluster's state or draw.
+TEST(Plan, WhatIsOnlyAskedChangesNoLaterDecision) {
+  for (const PolicyInfo& info : Policies()) {
+    Engine quiet(MakePolicy(info.name, 1)), asked(MakePolicy(info.name, 1));
+    Mix mix;
+    for (int i = 1; i <= 10; ++i) mix.Add(Ask(1, 100 * i).shape, 10 + i % 3);
+    mix.Add(Ask(4, 1000).shape, 3);
+    for (Engine* e : {&quiet, &asked}) {
+      for (int i = 0; i < 24; ++i) e->cluster().AddNode(MakeNode(i % 2 != 0 ? 8 : 2));
+      e->Learn(mix);
+    }
+    Rng rng(9), other(10);
+    std::vector<TenantId> live;
+    const auto request = [](Rng* from) {
+      Request r = from->Below(8) == 0 ? Ask(4, 1000) : Ask(1, 100 * int(1 + from->Below(10)));
+      r.priority = int(from->Below(3));
+      return r;
+    };
+    for (int step = 0; step < 1200; ++step) {
+      for (uint64_t n = other.Below(4); n > 0; --n) {
+        const Request r = request(&other);
+        switch (other.Below(3)) {
+          case 0:
+            asked.Decide(asked.Intern(r.shape));
+            break;
+          case 1:
+            MakePlan(asked, r, PlanOptions{});
+            break;
+          default:
+            PlanGang(asked, std::vector<Request>(20, r), PlanOptions{});
+        }
+      }
+      if (!live.empty() && rng.Below(5) < 2) {
+        const size_t at = rng.Below(live.size());
+        quiet.Release(live[at]);
+        asked.Release(live[at]);
+        live.erase(live.begin() + static_cast<ptrdiff_t>(at));
+        continue;
+      }
+      const Request r = request(&rng);
+      const TenantId a = quiet.Place(r), b = asked.Place(r);
+      ASSERT_EQ(a, b) << info.name << " step " << step;
+      if (a == kNoTenant) continue;
+      ASSERT_EQ(quiet.tenant(a).node, asked.tenant(b).node) << info.name << " step " << step;
+      ASSERT_EQ(quiet.tenant(a).devices, asked.tenant(b).devices) << info.name;
+      live.push_back(a);
+    }
+    EXPECT_GT(live.size(), 40u);
+  }
+}
+
 }  // namespace
 }  // namespace divvy::placement

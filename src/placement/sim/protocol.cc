@@ -47,7 +47,8 @@ class ClusterFragmentation {
 std::vector<uint32_t> RanksByText(const std::vector<std::string>& texts) {
   std::vector<uint32_t> order(texts.size()), rank(texts.size());
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return texts[a] < texts[b]; });
+  std::sort(order.begin(), order.end(),
+            [&](uint32_t a, uint32_t b) { return texts[a] < texts[b]; });
   for (uint32_t i = 0; i < order.size(); ++i) rank[order[i]] = i;
   return rank;
 }
