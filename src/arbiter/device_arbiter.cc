@@ -322,6 +322,7 @@ SeatStats DeviceArbiter::StatsOf(TenantIndex t) const {
   out.entangled = last_ < s.entangled_until;
   out.stalled = s.stalled;
   out.light = s.light;
+  out.throttled = s.cap_shut;
   out.duty = s.duty;
   out.thin = s.thin;
   return out;

@@ -64,6 +64,7 @@ int Main(int argc, char** argv) {
   AddPs(app);
   AddDevices(app);
   AddSet(app);
+  AddPause(app);
   AddLoad(app);
   AddVerify(app);
   [[maybe_unused]] CLI::App* simulate =

@@ -24,9 +24,48 @@ std::string Joined(const json& words) {
   return line;
 }
 
+// "12.1 / 30 %": used in the last second, and promised; "-" where nothing is measured.
+std::string ComputeText(const json& share) {
+  const json c = share.value("compute", json::object());
+  char text[64];
+  const double percent = c.value("percent", 0.0), most = c.value("max_percent", 100.0);
+  const json used = c.contains("used_percent_1s") ? c["used_percent_1s"] : json();
+  std::string out = "-";
+  if (used.is_number()) {
+    std::snprintf(text, sizeof text, "%.1f", used.get<double>());
+    out = text;
+  }
+  if (percent > 0)
+    std::snprintf(text, sizeof text, " / %g %%", percent);
+  else
+    std::snprintf(text, sizeof text, " / (%.3g) %%", c.value("part_percent", 0.0));
+  out += text;
+  if (most < 100) {
+    std::snprintf(text, sizeof text, " <= %g %%", most);
+    out += text;
+  }
+  return out;
+}
+
+// What the arbiter has seen of it, in words.
+std::string SeenText(const json& share) {
+  const json c = share.value("compute", json::object());
+  std::string out;
+  const auto add = [&](const char* key, const char* word) {
+    if (c.value(key, false)) out += std::string(",") + word;
+  };
+  add("paused", "paused");
+  add("throttled_by_cap", "capped");
+  add("entangled", "entangled");
+  add("stalled", "stalled");
+  add("distrusted", "garbage");
+  return out;
+}
+
 std::string StateOf(const json& tenant, const json& share) {
   std::string state = tenant.value("state", "");
   if (share.value("over", false)) state += ",over";
+  state += SeenText(share);
   if (tenant.value("cooperative", false)) state += ",cooperative";
   for (const json& finding : tenant.value("findings", json::array())) {
     if (!finding.value("active", true)) continue;
@@ -52,15 +91,16 @@ void AddRows(Table& table, const json& tenant, const PsOptions& options) {
                (machine == "real" ? "" : machine + ":") + std::to_string(share.value("index", 0)),
                Amount(share.value("used_bytes", uint64_t{0})) + " / " +
                    Amount(share.value("limit_bytes", uint64_t{0})),
-               SignedAmount(DriverBytes(share)), first ? std::to_string(processes.size()) : "",
-               tenant.value("class", ""), StateOf(tenant, share), first ? Age(age) : "",
+               SignedAmount(DriverBytes(share)), ComputeText(share),
+               first ? std::to_string(processes.size()) : "", tenant.value("class", ""),
+               StateOf(tenant, share), first ? Age(age) : "",
                first ? Shortened(Joined(tenant.value("command", json::array())), 48) : ""});
     first = false;
   }
   if (!options.processes) return;
   for (const json& p : processes) {
     table.Add({"  pid " + std::to_string(p.value("pid", 0)), "",
-               Amount(p.value("charged_bytes", uint64_t{0})), "", "", "", "", "",
+               Amount(p.value("charged_bytes", uint64_t{0})), "", "", "", "", "", "",
                Shortened(p.value("command", ""), 48)});
   }
 }
@@ -86,8 +126,8 @@ void Ps(const PsOptions& options) {
     std::printf("no shares; `divvy run --mem 4GiB -- CMD` makes one\n");
     return;
   }
-  Table table(
-      {"NAME", "GPU", "USED / LIMIT", "DRIVER", "PROCESSES", "CLASS", "STATE", "AGE", "COMMAND"});
+  Table table({"NAME", "GPU", "USED / LIMIT", "DRIVER", "COMPUTE", "PROCESSES", "CLASS", "STATE",
+               "AGE", "COMMAND"});
   for (const json& tenant : all) AddRows(table, tenant, options);
   std::fputs(table.ToString().c_str(), stdout);
 }
@@ -101,7 +141,13 @@ void AddPs(CLI::App& app) {
       "who holds what\n\n"
       "One line for each share, over all machines of this user (simulated ones too). USED counts\n"
       "what the tenant asked for and what the driver took for it; DRIVER is the latter alone.\n"
-      "STATE: cooperative = delivered by LD_PRELOAD, a program could evade it; over = holds more\n"
+      "COMPUTE: used in the last second / promised (in brackets: its part of what nobody was\n"
+      "promised); - where it has the device to itself and nothing is measured.\n"
+      "STATE: paused; capped = at its --compute-max; entangled = waits for another tenant, both "
+      "run\n"
+      "together; stalled = asked for the device and did not use it; garbage = its work counters\n"
+      "make no sense; cooperative = delivered by LD_PRELOAD, a program could evade it; over = "
+      "holds more\n"
       "than its limit since that was lowered; findings = the audit saw something (-o json "
       "tells).\n\n"
       "  divvy ps -p           with the processes of each tenant\n"

@@ -139,16 +139,20 @@ void AddRun(CLI::App& app) {
       "run",
       "run a command in a share of a GPU\n\n"
       "The program sees a GPU with as much memory as its share; asking for more gets the driver's\n"
-      "own CUDA_ERROR_OUT_OF_MEMORY. A daemon is started when none runs and ends with its last\n"
+      "own CUDA_ERROR_OUT_OF_MEMORY. With --compute it gets at least that part of the GPU's time\n"
+      "whenever it wants it, and more when others leave some; without, an equal part of what "
+      "nobody\nwas promised. A daemon is started when none runs and ends with its last\n"
       "tenant. As root the share holds for everything CMD starts, also with an empty environment;\n"
       "otherwise it is delivered by LD_PRELOAD and `divvy ps` says cooperative.\n\n"
       "  divvy run --mem 4GiB -- python train.py\n"
       "  divvy run --gpu 1 --mem 8GiB --name web -- ./serve --port 80\n"
+      "  divvy run --mem 4GiB --compute 30 --class latency -- ./serve\n"
       "  divvy run --gpus 2 --mem 20g -- torchrun --nproc-per-node 2 train.py   (20 GiB on each)\n"
       "  divvy run --sim h100 --mem 2GiB -- divvy load --alloc 3GiB             (no GPU needed)");
   AddSize(*verb, "--mem", request.mem, "memory of the share, on each of its devices (required)");
   AddSize(*verb, "--mem-max", request.mem_max,
           "may use up to this while nobody else was promised it");
+  AddComputeOptions(*verb, request.compute);
   verb->add_option("--gpu", options->gpu,
                    "which devices: indices or UUIDs, with commas (see `divvy devices`)")
       ->type_name("I|UUID,...");

@@ -17,26 +17,45 @@ struct SetOptions {
   std::string sim;
   std::string name;
   Bytes mem;
+  ComputeOptions compute;
 };
+
+std::string PercentText(double percent) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g %%", percent);
+  return text;
+}
+
+std::string ComputeText(const json& compute) {
+  const double percent = compute.value("percent", 0.0), most = compute.value("max_percent", 100.0);
+  std::string text = percent > 0 ? PercentText(percent) : "unpromised";
+  if (most < 100) text += ", at most " + PercentText(most);
+  return text + ", class " + compute.value("class", "");
+}
 
 void Set(const SetOptions& options) {
   OrFail(CheckName(options.name));
-  if (options.mem.n == 0) Fail(Invalid("say what to change, e.g. `divvy set NAME --mem 6GiB`"));
+  if (options.mem.n == 0 && !options.compute.Any())
+    Fail(Invalid("say what to change, e.g. `divvy set NAME --mem 6GiB` or `--compute 30`"));
   const Machine machine = OrFail(FindTenant(options.name, options.sim));
   const std::string path = "/v1/tenants/" + options.name;
-  OrFail(machine.api.Patch(path, {{"mem_bytes", options.mem.n}}));
+  json body = json::object();
+  if (options.mem.n != 0) body["mem_bytes"] = options.mem.n;
+  options.compute.PutInto(body);
+  OrFail(machine.api.Patch(path, body));
   const json tenant = OrFail(machine.api.Get(path));
   if (options.format == Format::kJson) {
     std::printf("%s\n", tenant.dump(2).c_str());
     return;
   }
   for (const json& share : tenant.value("shares", json::array())) {
-    std::printf("%s: GPU %d limit %s, used %s%s\n", options.name.c_str(), share.value("index", 0),
-                Amount(share.value("limit_bytes", uint64_t{0})).c_str(),
+    std::printf("%s: GPU %d limit %s, used %s%s; compute %s\n", options.name.c_str(),
+                share.value("index", 0), Amount(share.value("limit_bytes", uint64_t{0})).c_str(),
                 Amount(share.value("used_bytes", uint64_t{0})).c_str(),
                 share.value("over", false)
                     ? " (over: nothing is taken away, but nothing new is granted)"
-                    : "");
+                    : "",
+                ComputeText(share.value("compute", json::object())).c_str());
   }
 }
 
@@ -47,11 +66,14 @@ void AddSet(CLI::App& app) {
   auto* verb = app.add_subcommand(
       "set",
       "change a share while it runs\n\n"
-      "Takes effect at the tenant's next allocation. A limit below what the tenant holds takes\n"
+      "Takes effect at the tenant's next allocation, compute at once (milliseconds). A limit below "
+      "what the tenant holds takes\n"
       "nothing away: it gets no more until it is below, and `divvy ps` shows it as over.\n\n"
-      "  divvy set web --mem 6GiB");
+      "  divvy set web --mem 6GiB\n"
+      "  divvy set web --compute 15 --compute-max 50 --class batch");
   verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")->required();
   AddSize(*verb, "--mem", options->mem, "the new limit on each of its devices");
+  AddComputeOptions(*verb, options->compute);
   AddFormat(*verb, options->format);
   AddSim(*verb, options->sim)->description("the machine, when several have a tenant of that name");
   verb->callback([options] { Set(*options); });

@@ -29,6 +29,7 @@ json Body(const ShareRequest& request, const Delivery& delivery) {
   }
   if (request.mem_max.n != 0) body["mem_max_bytes"] = request.mem_max.n;
   if (request.overcommit) body["overcommit"] = true;
+  request.compute.PutInto(body);
   return body;
 }
 

@@ -8,6 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/result.h"
+#include "src/cli/compute_options.h"
 #include "src/cli/delivery/delivery.h"
 #include "src/cli/machines.h"
 
@@ -21,6 +22,7 @@ struct ShareRequest {
   Bytes mem, mem_max;           // mem_max.n == 0: not said
   int64_t on_full_wait_ns = 0;  // 0 = fail at once
   bool overcommit = false;
+  ComputeOptions compute;
   std::vector<std::string> command;
 };
 

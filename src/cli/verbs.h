@@ -9,6 +9,7 @@ void AddRun(CLI::App& app);
 void AddPs(CLI::App& app);
 void AddDevices(CLI::App& app);
 void AddSet(CLI::App& app);
+void AddPause(CLI::App& app);  // pause and resume
 void AddLoad(CLI::App& app);
 void AddVerify(CLI::App& app);
 void AddDaemon(CLI::App& app);

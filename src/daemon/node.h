@@ -5,10 +5,8 @@
 // holds the lock across a call to NVML; /proc, sockets and the state file are quick enough.
 // Lock order: source_mutex_, then mutex_, then what Loop and Events keep inside.
 //
-// The seam for compute: a device's arbiter thread takes the lock to learn the device's shares (a
-// Tenant's segments stay mapped until it ends; ids are never used again), reads the meters in the
-// usage segments and writes the gates in the policies. Nothing else writes a gate but the audit's
-// kGatePaused bit.
+// Compute is the arbiter's thread (compute.h): the node tells it who came, went and changed, and
+// asks it for figures; it alone writes gates, and holds no lock of the node's.
 #pragma once
 
 #include <chrono>
@@ -24,6 +22,7 @@
 
 #include "src/base/result.h"
 #include "src/daemon/admission.h"
+#include "src/daemon/compute.h"
 #include "src/daemon/events.h"
 #include "src/daemon/hello.h"
 #include "src/daemon/learned.h"
@@ -115,7 +114,7 @@ class Node {
   // node_tenants.cc
   Result<Tenant*> MakeTenant(TenantRecord record, const std::vector<unsigned>& devices);
   Result<std::vector<unsigned>> NamedDevices(const std::vector<std::string>& gpus) const;
-  std::vector<unsigned> RoomiestDevices(unsigned count) const;
+  std::vector<unsigned> RoomiestDevices(unsigned count, Percent compute) const;
   std::string ChooseName(const std::vector<std::string>& command) const;
   Status OpenTenantSocket(Tenant& tenant);
   Status WatchRunner(Tenant& tenant);
@@ -165,6 +164,13 @@ class Node {
   void PublishLimits(unsigned device);
   DeviceBooks BooksOf(unsigned device) const;
 
+  // node_compute.cc
+  std::vector<ComputePromise> ComputePromises(unsigned device, const std::string& but = "") const;
+  void JoinCompute(Tenant& tenant);
+  void PublishTerms(Tenant& tenant);
+  nlohmann::json ComputeJson(const Tenant& tenant, unsigned share, const TenantView& view) const;
+  void TellCompute(Tenant& tenant);  // what the arbiter saw since the last tick, as events
+
   // node_audit.cc
   void Report(Tenant& tenant, unsigned device, const std::string& code, pid_t pid, uint64_t bytes,
               const std::string& message);
@@ -178,6 +184,8 @@ class Node {
   const std::function<void(bool)> on_change_;
   const uint64_t generation_;
   const uint64_t started_ns_;
+
+  Compute compute_;
 
   std::mutex source_mutex_;  // one reader of NVML at a time
   mutable std::mutex mutex_;

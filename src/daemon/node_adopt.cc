@@ -16,6 +16,7 @@ std::string StatePath(const NodeOptions& options) { return options.machine_dir +
 }  // namespace
 
 Status Node::Start() {
+  if (Status s = compute_.Start(); !s.ok()) return s;
   const std::string tenants_dir = paths::TenantsDir(options_.machine_dir);
   if (::mkdir(tenants_dir.c_str(), 0700) != 0 && errno != EEXIST)
     return IoError("cannot create " + tenants_dir, errno);

@@ -1,12 +1,9 @@
 // The node: what the audit found, and what is done about it. A finding is told at once in the
 // tenant's list, and acted on (warn, gate, kill: the operator's choice) when a second reading
 // agrees; NVML's lists lag.
-#include <linux/futex.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <climits>
 
 #include "src/daemon/node.h"
 
@@ -80,14 +77,8 @@ void Node::CloseFindings(unsigned device) {
 void Node::SetGate(Tenant& tenant, unsigned share, bool shut) {
   if (tenant.shares[share].gated == shut) return;
   tenant.shares[share].gated = shut;
-  region::PolicyDevice& d = tenant.segments->policy().device[share];
-  const uint32_t bits = region::kGateShut | region::kGatePaused;
-  const uint32_t word = d.gate.word.load(std::memory_order_relaxed);
-  d.gate.word.store((shut ? word | bits : word & ~bits) + region::kGateSequence,
-                    std::memory_order_release);
-  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(&d.gate.word), FUTEX_WAKE, INT_MAX, nullptr,
-            nullptr, 0);
-  d.rest_bytes = shut ? 0 : UINT64_MAX;
+  compute_.Pause(tenant.id, share, PausedBy::kAudit, shut);
+  tenant.segments->policy().device[share].rest_bytes = shut ? 0 : UINT64_MAX;
 }
 
 }  // namespace divvy::daemon

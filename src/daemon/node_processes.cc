@@ -159,8 +159,9 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
                               .policy_bytes = region::kPolicyBytes,
                               .usage_bytes = region::kUsageBytes,
                               .device_count = static_cast<uint32_t>(tenant->shares.size())};
-  const int fds[] = {tenant->segments->policy_fd(), tenant->segments->usage_fd()};
-  if (!SendPacket(connection.fd.get(), &welcome, sizeof welcome, fds, 2))
+  const int fds[] = {tenant->segments->policy_fd(), tenant->segments->usage_fd(),
+                     compute_.bell_fd()};
+  if (!SendPacket(connection.fd.get(), &welcome, sizeof welcome, fds, std::size(fds)))
     CloseConnection(connection_id);
   MustSave(*tenant);
 }
@@ -258,6 +259,7 @@ Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
           learned_.Context(Learned::Key(info.name, source_.driver_version(), mode)).n;
     }
   }
+  compute_.AddProcess(tenant.id, slot);
   last_change_ns_ = MonotonicNs();
   on_change_(true);
   return &(tenant.processes[slot] = std::move(process));
@@ -285,6 +287,7 @@ void Node::Bury(Tenant& tenant, Process& process, Process::State state) {
   }
   process.state = state;
   process.since_ns = MonotonicNs();
+  compute_.RemoveProcess(tenant.id, process.slot);
   const std::vector<uint64_t> open = process.connections;  // a forked worker may hold the other end
   if (state == Process::State::kLeaving) {
     loop_.Remove(process.watch, process.pidfd.get());
@@ -320,7 +323,9 @@ void Node::Release(Tenant& tenant, uint32_t slot) {
   region::Usage& usage = tenant.segments->usage();
   // The sum that ChargeSequence makes must not fall back to a former value.
   tenant.epoch += usage.slot[slot].charges.load(std::memory_order_relaxed) + 1;
+  compute_.RemoveProcess(tenant.id, slot);
   region::ResetSlot(usage, slot, tenant.segments->book_sequence());
+  ResetMeters(usage, slot, static_cast<unsigned>(tenant.shares.size()));
   const auto it = tenant.processes.find(slot);
   loop_.Remove(it->second.watch, it->second.pidfd.get());
   tenant.processes.erase(it);

@@ -54,6 +54,7 @@ Node::Node(NodeOptions options, device::Source& source, Loop& loop, Events& even
       generation_(static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch() /
                                         std::chrono::nanoseconds(1))),
       started_ns_(MonotonicNs()),
+      compute_(static_cast<unsigned>(source.devices().size()), options_.sim_profile),
       spare_fd_(::open("/dev/null", O_RDONLY | O_CLOEXEC)),
       devices_(source.devices().size()) {}
 
@@ -94,13 +95,16 @@ Result<std::vector<unsigned>> Node::NamedDevices(const std::vector<std::string>&
   return out;
 }
 
-std::vector<unsigned> Node::RoomiestDevices(unsigned count) const {
+std::vector<unsigned> Node::RoomiestDevices(unsigned count, Percent compute) const {
   std::vector<unsigned> all(devices_.size());
   std::iota(all.begin(), all.end(), 0u);
   std::vector<Bytes> room;
   for (const unsigned d : all) room.push_back(FreeToPromise(BooksOf(d)));
-  std::stable_sort(all.begin(), all.end(),
-                   [&](unsigned a, unsigned b) { return room[a] > room[b]; });
+  std::vector<bool> fits;  // those whose compute is promised come last
+  for (const unsigned d : all) fits.push_back(compute <= FreeToPromise(ComputePromises(d)));
+  std::stable_sort(all.begin(), all.end(), [&](unsigned a, unsigned b) {
+    return fits[a] != fits[b] ? fits[a] : room[a] > room[b];
+  });
   all.resize(std::min<size_t>(count, all.size()));
   std::sort(all.begin(), all.end());
   return all;
@@ -132,6 +136,9 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
   }
 
   const std::lock_guard lock(mutex_);
+  if (tenants_.size() >= ComputeCore::kMostTenants)
+    return NoRoom("there are " + std::to_string(tenants_.size()) +
+                  " tenants, the most there can be");
   TenantRecord record{.name = request.name,
                       .share = request.share,
                       .cgroup = request.cgroup,
@@ -153,13 +160,17 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
   if (FindTenant(record.name) != nullptr)
     return Error{ErrorCode::kExists,
                  "there is a tenant '" + record.name + "' already; choose another --name"};
-  if (devices->empty()) *devices = RoomiestDevices(request.gpu_count);
+  if (devices->empty()) *devices = RoomiestDevices(request.gpu_count, record.share.compute);
   for (const unsigned d : *devices) {
     if (!devices_[d].fault.empty())
       return Unavailable("GPU " + std::to_string(source_.devices()[d].index) + ": " +
                          devices_[d].fault);
     PublishLimits(d);  // takes back what others use above their promise while they can
-    if (Status s = Admit(BooksOf(d), record.share.mem, record.overcommit); !s.ok()) {
+    Status s = Admit(BooksOf(d), record.share.mem, record.overcommit);
+    if (s.ok())
+      s = AdmitCompute(source_.devices()[d].index, ComputePromises(d), record.share.compute,
+                       record.overcommit);
+    if (!s.ok()) {
       Tell({.tenant = record.name,
             .device = device::ToString(source_.devices()[d].uuid),
             .cause = "no_room",
@@ -181,7 +192,7 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
         .pid = tenant.record.runner.pid,
         .cause = "created",
         .bytes = tenant.record.share.mem.n,
-        .message = "share of " + ToString(tenant.record.share.mem)});
+        .message = "share of " + ToText(tenant.record.share)});
   on_change_(true);
   return TenantJson(tenant);
 }
@@ -193,7 +204,7 @@ Result<Tenant*> Node::MakeTenant(TenantRecord record, const std::vector<unsigned
   Tenant& tenant = tenants_[id];
   tenant.id = id;
   tenant.record = std::move(record);
-  tenant.segments = std::move(*segments);
+  tenant.segments = std::shared_ptr<Segments>(std::move(*segments));
   for (const unsigned d : devices) {
     devices_[d].shares.push_back({&tenant, static_cast<unsigned>(tenant.shares.size())});
     tenant.shares.push_back({.device = d});
@@ -205,6 +216,7 @@ Result<Tenant*> Node::MakeTenant(TenantRecord record, const std::vector<unsigned
     RemoveTenant(id, "");
     return s.error();
   }
+  JoinCompute(tenant);
   return &tenant;
 }
 
@@ -303,6 +315,13 @@ Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPa
       if (Status s = Admit(books, next->mem, tenant->record.overcommit); !s.ok()) return s.error();
     }
   }
+  for (const unsigned d : devices) {
+    if (next->compute <= before.compute) break;
+    if (Status s = AdmitCompute(source_.devices()[d].index, ComputePromises(d, name), next->compute,
+                                tenant->record.overcommit);
+        !s.ok())
+      return s.error();
+  }
   tenant->record.share = *next;
   MustSave(*tenant);
   if (Status s = SaveState(); !s.ok()) {
@@ -317,13 +336,14 @@ Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPa
     policy.device[s].cap_milli = next->compute_max.milli;
     policy.device[s].limit_bytes = next->mem.n;
   }
+  PublishTerms(*tenant);
   for (const unsigned d : devices) Publish(d);
   tenant->segments->WakePolicyWaiters();
   tenant->segments->WakeRoomWaiters();
   Tell({.tenant = name,
         .cause = "changed",
         .bytes = next->mem.n,
-        .message = "share is now " + ToString(next->mem)});
+        .message = "share is now " + ToText(*next)});
   return TenantJson(*tenant);
 }
 
@@ -418,6 +438,7 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
                   [tenant](const ShareOf& of) { return of.tenant == tenant; });
   }
   const std::string name = tenant->record.name, its_cgroup = tenant->record.cgroup;
+  compute_.Leave(id);
   tenants_.erase(id);
   if (why.empty()) return;  // it never was: nothing to tell or save
   cgroup::Remove(its_cgroup);

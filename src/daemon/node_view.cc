@@ -79,6 +79,7 @@ Json Node::DevicesJson() const {
 Json Node::TenantJson(const Tenant& tenant) const {
   const TenantRecord& r = tenant.record;
   Json shares = Json::array(), devices = Json::array();
+  const TenantView view = compute_.ViewOf(tenant.id);
   for (unsigned s = 0; s < tenant.shares.size(); ++s) {
     const Share& share = tenant.shares[s];
     const device::Info& info = source_.devices()[share.device];
@@ -106,7 +107,8 @@ Json Node::TenantJson(const Tenant& tenant) const {
                       {"gated", share.gated},
                       {"compute_percent", r.share.compute.milli / 1000.0},
                       {"compute_max_percent", r.share.compute_max.milli / 1000.0},
-                      {"weight", r.share.weight}});
+                      {"weight", r.share.weight},
+                      {"compute", ComputeJson(tenant, s, view)}});
     devices.push_back(
         {{"uuid", device::ToString(info.uuid)}, {"index", info.index}, {"pci", info.pci_bus_id}});
   }
@@ -143,6 +145,7 @@ Json Node::TenantJson(const Tenant& tenant) const {
           {"devices", devices},
           {"class", ToString(r.share.share_class)},
           {"cooperative", r.cooperative},
+          {"paused", r.share.paused},
           {"overcommit", r.overcommit},
           {"on_full", r.share.on_full_wait_ms == 0
                           ? Json{{"mode", "fail"}}
@@ -180,6 +183,7 @@ void Node::Tick() {
     policy.heartbeat_ns.store(now, std::memory_order_relaxed);
     policy.heartbeat_word.fetch_add(1, std::memory_order_relaxed);
     HarvestEvents(tenant);
+    TellCompute(tenant);
   }
   constexpr uint64_t kHelloWithinNs = 5'000'000'000;
   std::vector<uint64_t> silent;

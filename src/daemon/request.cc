@@ -163,6 +163,7 @@ TenantPatch TakePatch(Fields& f) {
   if (weight) p.weight = static_cast<uint32_t>(*weight);
   p.share_class = f.ClassOf("class");
   p.on_full_wait_ms = f.OnFull("on_full");
+  p.paused = f.Bool("paused");
   return p;
 }
 
@@ -184,6 +185,16 @@ const char* ToString(Class c) {
       return "batch";
   }
   return "?";
+}
+
+std::string ToText(const ShareSpec& share) {
+  std::string text = ToString(share.mem);
+  if (share.compute.milli != 0) text += ", " + ToString(share.compute) + " of the compute";
+  if (share.compute_max.milli < 100'000) text += ", at most " + ToString(share.compute_max);
+  if (share.weight != 0) text += ", weight " + std::to_string(share.weight);
+  if (share.share_class != Class::kStandard)
+    text += ", class " + std::string(ToString(share.share_class));
+  return share.paused ? text + ", paused" : text;
 }
 
 bool ValidName(const std::string& name) {
@@ -213,6 +224,7 @@ Result<ShareSpec> Patched(const ShareSpec& share, const TenantPatch& patch) {
   if (patch.weight) s.weight = *patch.weight;
   if (patch.share_class) s.share_class = *patch.share_class;
   if (patch.on_full_wait_ms) s.on_full_wait_ms = *patch.on_full_wait_ms;
+  if (patch.paused) s.paused = *patch.paused;
   return s;
 }
 
@@ -273,6 +285,7 @@ Json ToJson(const TenantRecord& r) {
          {"processes", Json::array()}};
   if (r.share.compute.milli != 0) j["compute_percent"] = r.share.compute.milli / 1000.0;
   if (r.share.weight != 0) j["weight"] = r.share.weight;
+  if (r.share.paused) j["paused"] = true;
   if (r.share.on_full_wait_ms != 0)
     j["on_full"] = {{"mode", "wait"}, {"wait_ms", r.share.on_full_wait_ms}};
   for (const ProcessId& p : r.processes) j["processes"].push_back(id(p));

@@ -28,10 +28,13 @@ struct ShareSpec {
   Bytes mem_max;                    // may be used while nobody else was promised it; >= mem
   Percent compute = {0};            // guaranteed; 0 = by weight alone
   Percent compute_max = {100'000};  // cap
-  uint32_t weight = 0;              // 0 = follows compute
+  uint32_t weight = 0;              // for what nobody was promised; 0 = not said
   Class share_class = Class::kStandard;
   uint32_t on_full_wait_ms = 0;  // 0 = fail at once
+  bool paused = false;           // by an operator: the gates are shut
 };
+// "4 GiB, 30 % compute (at most 50 %), latency"
+std::string ToText(const ShareSpec& share);
 
 struct TenantRequest {
   std::string name;               // "" = choose one
@@ -50,6 +53,7 @@ struct TenantPatch {
   std::optional<Percent> compute, compute_max;
   std::optional<uint32_t> weight, on_full_wait_ms;
   std::optional<Class> share_class;
+  std::optional<bool> paused;
 };
 
 // A tenant as the state file keeps it.

@@ -60,7 +60,9 @@ struct Finding {
 };
 
 struct Share {
-  unsigned device = 0;  // index into the node's devices
+  unsigned device = 0;       // index into the node's devices
+  uint64_t faults_told = 0;  // the arbiter's, when an event last said so
+  uint64_t overruns_told = 0;
   Overhead overhead;
   uint64_t unattached_bytes = 0;  // NVML's sum over its processes that have not said hello
   uint64_t nvml_bytes = 0;        // NVML's sum over all its processes
@@ -79,8 +81,8 @@ struct Tenant {
   TenantRecord record;
   std::string saved;  // its text in the state file; "" = changed since
   std::vector<Share> shares;
-  std::unique_ptr<Segments> segments;
-  std::string module_loading;  // CUDA_MODULE_LOADING of its newest process
+  std::shared_ptr<Segments> segments;  // the arbiter's thread holds them, too
+  std::string module_loading;          // CUDA_MODULE_LOADING of its newest process
 
   UniqueFd listener;
   uint64_t listener_watch = 0;

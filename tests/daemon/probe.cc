@@ -5,8 +5,10 @@
 // One command a line, one answer a line. See Run().
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -30,7 +32,8 @@ int g_socket = -1;
 wire::Welcome g_welcome{};
 region::Policy* g_policy = nullptr;
 region::Usage* g_usage = nullptr;
-int g_fds[2] = {-1, -1};
+region::Bell* g_bell = nullptr;
+int g_fds[3] = {-1, -1, -1};
 uint32_t g_sequence = 0;
 
 int Connect(const std::string& path) {
@@ -71,7 +74,7 @@ std::string SayHello(std::istringstream& in) {
   if (::send(g_socket, &h, sizeof h, MSG_NOSIGNAL) != sizeof h) return "unsent";
   char buffer[wire::kMaxMessage];
   iovec part{buffer, sizeof buffer};
-  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof g_fds)];
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -85,13 +88,16 @@ std::string SayHello(std::istringstream& in) {
     return "refused " + std::to_string(r.code) + " " + r.reason;
   }
   const cmsghdr* c = CMSG_FIRSTHDR(&message);
-  if (n != sizeof g_welcome || c == nullptr) return "strange";
+  if (n != sizeof g_welcome || c == nullptr || c->cmsg_len != CMSG_LEN(sizeof g_fds))
+    return "strange";
   std::memcpy(&g_welcome, buffer, sizeof g_welcome);
   std::memcpy(g_fds, CMSG_DATA(c), sizeof g_fds);
   g_policy = static_cast<region::Policy*>(
       ::mmap(nullptr, g_welcome.policy_bytes, PROT_READ, MAP_SHARED, g_fds[0], 0));
   g_usage = static_cast<region::Usage*>(
       ::mmap(nullptr, g_welcome.usage_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, g_fds[1], 0));
+  g_bell = static_cast<region::Bell*>(
+      ::mmap(nullptr, region::kBellBytes, PROT_READ | PROT_WRITE, MAP_SHARED, g_fds[2], 0));
   g_sequence = 0;
   return "welcome " + std::to_string(g_welcome.slot) + " " + std::to_string(g_welcome.generation) +
          " " + std::to_string(g_welcome.device_count);
@@ -130,8 +136,49 @@ std::string Policy(std::istringstream& in) {
   std::ostringstream out;
   out << "limit=" << p.limit_bytes << " rest=" << p.rest_bytes << " overhead=" << p.overhead_bytes
       << " context=" << p.context_bytes << " heartbeat=" << g_policy->heartbeat_ns
-      << " gate=" << p.gate.word;
+      << " gate=" << p.gate.word << " bound=" << p.gate.bound_us << " space=" << p.gate.space_us
+      << " patience=" << p.gate.patience_us << " cap=" << p.cap_milli;
   return out.str();
+}
+
+// lane DEVICE LANE ISSUED MARKED MARKER KIND [START]: a stream's counters, as shim and GPU write
+// them
+std::string SetLane(std::istringstream& in) {
+  unsigned device = 0, lane = 0, kind = 0;
+  uint64_t issued = 0, marked = 0, marker = 0, start = 0;
+  in >> device >> lane >> issued >> marked >> marker >> kind >> start;
+  region::Meter& m = g_usage->meter[g_welcome.slot].device[device];
+  if (lane >= region::kLanes) return "what?";
+  if (m.lanes <= lane) m.lanes = lane + 1;
+  region::Lane& l = m.lane[lane];
+  auto& launches = g_usage->slot[g_welcome.slot].launches;
+  launches += issued - l.issued;
+  m.operations += issued - l.issued;
+  l.issued = issued;
+  l.start = start;
+  l.marked = marked;
+  l.marker = marker << 2 | kind;
+  return "ok";
+}
+
+// meter DEVICE WAITERS WAITS GATE_WAIT_NS
+std::string SetMeter(std::istringstream& in) {
+  unsigned device = 0;
+  uint32_t waiters = 0;
+  uint64_t waits = 0, wait_ns = 0;
+  in >> device >> waiters >> waits >> wait_ns;
+  region::Meter& m = g_usage->meter[g_welcome.slot].device[device];
+  m.waiters = waiters;
+  m.waits = waits;
+  m.gate_wait_ns = wait_ns;
+  return "ok";
+}
+
+std::string Ring() {
+  g_bell->rung.fetch_add(1);
+  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(&g_bell->rung), FUTEX_WAKE, 1 << 30, nullptr,
+            nullptr, 0);
+  return "ok";
 }
 
 void* g_cuda = nullptr;
@@ -273,6 +320,9 @@ std::string Run(const std::string& line) {
   if (verb == "charge") return Charge(in);
   if (verb == "charge_and_die") return ChargeAndDie(in);
   if (verb == "policy") return Policy(in);
+  if (verb == "lane") return SetLane(in);
+  if (verb == "meter") return SetMeter(in);
+  if (verb == "ring") return Ring();
   if (verb == "cuda") return OpenCuda(in);
   if (verb == "alloc") return Allocate(in);
   if (verb == "free") return Free(in);

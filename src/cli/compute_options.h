@@ -1,0 +1,19 @@
+// --compute, --compute-max, --class and --weight, as several verbs have them.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace divvy::cli {
+
+struct ComputeOptions {
+  std::string compute, compute_max, cls, weight;  // as typed, already checked; "" = not given
+  bool Any() const;
+  // Adds the API's fields to a request's body.
+  void PutInto(nlohmann::json& body) const;
+};
+
+void AddComputeOptions(CLI::App& verb, ComputeOptions& options);
+
+}  // namespace divvy::cli

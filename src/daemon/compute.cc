@@ -1,0 +1,163 @@
+#include "src/daemon/compute.h"
+
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+
+namespace divvy::daemon {
+namespace {
+
+using arbiter::Nanos;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+constexpr Nanos kRingsServed = microseconds(200);  // at most so often: a tenant may ring for ever
+constexpr Nanos kShortSleep = microseconds(400);   // below: the bell is not listened to
+constexpr Nanos kPublish = milliseconds(100);
+constexpr int kNice = -10;  // late polls are unfair windows; where it may
+
+Nanos Now() {
+  timespec t;
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return Nanos(int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec);
+}
+
+void SleepUntil(Nanos when) {
+  const timespec t{when.count() / 1'000'000'000, when.count() % 1'000'000'000};
+  ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr);
+}
+
+}  // namespace
+
+double DilationOf(const std::string& sim_profile) {
+  const size_t at = sim_profile.find('@');
+  if (at == std::string::npos) return 1;
+  size_t from = at + 1;
+  if (from < sim_profile.size() && sim_profile[from] == 'x') ++from;
+  unsigned n = 1;
+  std::from_chars(sim_profile.data() + from, sim_profile.data() + sim_profile.size(), n);
+  return std::max(1u, n);
+}
+
+Compute::Compute(unsigned devices, const std::string& sim_profile)
+    : core_(devices, DilationOf(sim_profile)) {}
+
+Status Compute::Start() {
+  Result<std::unique_ptr<BellPage>> bell = BellPage::Create();
+  if (!bell.ok()) return bell.error();
+  bell_ = std::move(*bell);
+  thread_ = std::thread([this] { Run(); });
+  return {};
+}
+
+Compute::~Compute() {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(changes_mutex_);
+    stopping_ = true;
+  }
+  bell_->Ring();
+  thread_.join();
+}
+
+void Compute::Tell(Change change) {
+  {
+    const std::lock_guard lock(changes_mutex_);
+    changes_.push_back(std::move(change));
+  }
+  bell_->Ring();
+}
+
+void Compute::Join(uint64_t tenant, std::shared_ptr<Segments> segments,
+                   std::vector<unsigned> devices, const ComputeTerms& terms) {
+  Tell([=, segments = std::move(segments), devices = std::move(devices)](ComputeCore& core) {
+    static_cast<void>(core.Join(tenant, segments, devices, terms, Now()));
+  });
+}
+void Compute::Leave(uint64_t tenant) {
+  Tell([this, tenant](ComputeCore& core) {
+    core.Leave(tenant);
+    const std::lock_guard lock(views_mutex_);
+    views_.erase(tenant);
+  });
+}
+void Compute::SetTerms(uint64_t tenant, const ComputeTerms& terms) {
+  Tell([=](ComputeCore& core) { core.SetTerms(tenant, terms); });
+}
+void Compute::AddProcess(uint64_t tenant, uint32_t slot) {
+  Tell([=](ComputeCore& core) { core.AddProcess(tenant, slot); });
+}
+void Compute::RemoveProcess(uint64_t tenant, uint32_t slot) {
+  Tell([=](ComputeCore& core) { core.RemoveProcess(tenant, slot); });
+}
+void Compute::Pause(uint64_t tenant, unsigned share, PausedBy by, bool paused) {
+  Tell([=](ComputeCore& core) { core.Pause(tenant, share, by, paused); });
+}
+void Compute::Record(uint64_t tenant, bool recording) {
+  Tell([=](ComputeCore& core) { core.Record(tenant, recording); });
+}
+void Compute::Debit(uint64_t tenant, unsigned share, Nanos gpu_time) {
+  Tell([=](ComputeCore& core) { core.Debit(tenant, share, gpu_time); });
+}
+
+TenantView Compute::ViewOf(uint64_t tenant) const {
+  const std::lock_guard lock(views_mutex_);
+  const auto it = views_.find(tenant);
+  return it == views_.end() ? TenantView{} : it->second;
+}
+
+bool Compute::TakeChanges() {
+  std::vector<Change> changes;
+  {
+    const std::lock_guard lock(changes_mutex_);
+    if (stopping_) return false;
+    changes.swap(changes_);
+  }
+  for (const Change& change : changes) change(core_);
+  return true;
+}
+
+void Compute::Publish(Nanos now) {
+  // A reader holds it for microseconds; if one does now, the next poll tells.
+  const std::unique_lock lock(views_mutex_, std::try_to_lock);
+  if (lock.owns_lock()) core_.Publish(now, views_);
+}
+
+void Compute::Run() {
+  ::pthread_setname_np(::pthread_self(), "divvy-arbiter");
+  ::prctl(PR_SET_TIMERSLACK, 1UL);
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kNice);
+  uint32_t heard = bell_->rung();
+  Nanos served = Now(), published{0};
+  for (;;) {
+    const uint32_t rung = bell_->rung();  // before the changes: whoever makes one rings after it
+    if (!TakeChanges()) return;
+    Nanos now = Now();
+    const bool ring = rung != heard;
+    if (ring) served = now;
+    heard = rung;
+    const Nanos due = core_.Poll(now, ring);
+    now = Now();
+    const bool still = due - now > kPublish;  // about to fall asleep: the last word
+    if (now - published >= kPublish || still) {
+      Publish(now);
+      published = now;
+    }
+    if (due <= now) continue;
+    if (due - now <= kShortSleep) {
+      SleepUntil(due);
+      continue;
+    }
+    bell_->Wait(heard, due);
+    if (bell_->rung() != heard && Now() < served + kRingsServed) SleepUntil(served + kRingsServed);
+  }
+}
+
+}  // namespace divvy::daemon

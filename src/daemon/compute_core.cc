@@ -1,0 +1,276 @@
+#include "src/daemon/compute_core.h"
+
+#include <algorithm>
+#include <atomic>
+
+namespace divvy::daemon {
+namespace {
+
+using arbiter::Nanos;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+constexpr Nanos kIdleAfter = milliseconds(20);  // nobody active for so long: asleep
+constexpr Nanos kLazyLook = milliseconds(5);    // while one tenant has the device alone
+constexpr Nanos kLongestLazyLook = milliseconds(20);
+// After the bells are set: a submission that did not see them is found by one of these looks.
+constexpr Nanos kAsleepLooks[] = {milliseconds(1), milliseconds(10), milliseconds(250)};
+constexpr Nanos kTail = milliseconds(5);
+constexpr Nanos kPatience = milliseconds(2);
+constexpr Nanos kTogether = microseconds(10);  // devices due this soon are looked at now
+
+Nanos Times(Nanos t, double factor) {
+  return Nanos(static_cast<int64_t>(static_cast<double>(t.count()) * factor));
+}
+
+arbiter::ComputeShare ShareOf(const ComputeTerms& terms, double weight) {
+  return {.weight = weight, .cap = terms.cap.fraction(), .cls = terms.cls};
+}
+
+bool Capped(const ComputeTerms& terms) { return terms.cap.milli < 100'000; }
+
+}  // namespace
+
+ComputeCore::ComputeCore(unsigned devices, double dilation)
+    : dilation_(dilation),
+      arbiter_(kMostTenants, devices, arbiter::Tunables().Dilated(dilation)),
+      devices_(devices) {
+  for (unsigned i = kMostTenants; i > 0; --i)
+    free_indices_.push_back(static_cast<arbiter::TenantIndex>(i - 1));
+}
+
+ComputeCore::Seat* ComputeCore::Find(uint64_t tenant, unsigned share) {
+  const auto it = members_.find(tenant);
+  return it == members_.end() || share >= it->second.seats.size() ? nullptr
+                                                                  : it->second.seats[share].get();
+}
+
+Status ComputeCore::Join(uint64_t tenant, std::shared_ptr<Segments> segments,
+                         const std::vector<unsigned>& devices, const ComputeTerms& terms,
+                         Nanos now) {
+  if (free_indices_.empty())
+    return NoRoom("there are " + std::to_string(kMostTenants) + " tenants, the most there can be");
+  Member& member = members_[tenant];
+  member.index = free_indices_.back();
+  free_indices_.pop_back();
+  member.segments = std::move(segments);
+  for (unsigned s = 0; s < devices.size(); ++s) {
+    auto seat = std::make_unique<Seat>();
+    seat->tenant = tenant;
+    seat->index = member.index;
+    seat->share = s;
+    seat->device = devices[s];
+    seat->terms = terms;
+    seat->meter =
+        std::make_unique<MeterReader>(member.segments->usage(), s, Times(kTail, dilation_));
+    seat->gate = std::make_unique<GateWriter>(
+        member.segments->policy().device[s].gate,
+        static_cast<uint32_t>(Times(kPatience, dilation_) / microseconds(1)));
+    Device& device = devices_[devices[s]];
+    // Whoever had it for itself was not metered; its processes have to notice that they are now.
+    for (Seat* other : device.seats) {
+      if (device.watch != Watch::kFree) break;
+      other->rearm = true;
+      other->meter->BeginRearm();
+    }
+    device.seats.push_back(seat.get());
+    static_cast<void>(arbiter_.Join(member.index, static_cast<arbiter::DeviceIndex>(devices[s]),
+                                    ShareOf(terms, 1), now));
+    member.seats.push_back(std::move(seat));
+    Reweigh(devices[s]);
+  }
+  return {};
+}
+
+void ComputeCore::Leave(uint64_t tenant) {
+  const auto it = members_.find(tenant);
+  if (it == members_.end()) return;
+  for (const auto& seat : it->second.seats) {
+    arbiter_.Leave(seat->index, static_cast<arbiter::DeviceIndex>(seat->device));
+    std::erase(devices_[seat->device].seats, seat.get());
+    Reweigh(seat->device);
+  }
+  free_indices_.push_back(it->second.index);
+  members_.erase(it);
+}
+
+void ComputeCore::SetTerms(uint64_t tenant, const ComputeTerms& terms) {
+  const auto it = members_.find(tenant);
+  if (it == members_.end()) return;
+  for (const auto& seat : it->second.seats) {
+    seat->terms = terms;
+    Reweigh(seat->device);
+  }
+}
+
+// The weights of all depend on those of each: what is not promised is parted anew.
+void ComputeCore::Reweigh(unsigned device) {
+  std::vector<ComputeTerms> terms;
+  for (const Seat* seat : devices_[device].seats) terms.push_back(seat->terms);
+  const std::vector<double> weights = Weights(terms);
+  double sum = 0;
+  for (const double w : weights) sum += w;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Seat& seat = *devices_[device].seats[i];
+    seat.part = 100 * weights[i] / sum;
+    static_cast<void>(arbiter_.SetShare(seat.index, static_cast<arbiter::DeviceIndex>(device),
+                                        ShareOf(seat.terms, weights[i])));
+  }
+  Changed(device);
+}
+
+void ComputeCore::AddProcess(uint64_t tenant, uint32_t slot) {
+  const auto it = members_.find(tenant);
+  if (it == members_.end()) return;
+  for (const auto& seat : it->second.seats) {
+    seat->meter->Add(slot);
+    arbiter_.Rebase(seat->index, static_cast<arbiter::DeviceIndex>(seat->device));
+    Changed(seat->device);
+  }
+}
+
+void ComputeCore::RemoveProcess(uint64_t tenant, uint32_t slot) {
+  const auto it = members_.find(tenant);
+  if (it == members_.end()) return;
+  for (const auto& seat : it->second.seats) {
+    seat->meter->Remove(slot);
+    arbiter_.Rebase(seat->index, static_cast<arbiter::DeviceIndex>(seat->device));
+    Changed(seat->device);
+  }
+}
+
+void ComputeCore::Pause(uint64_t tenant, unsigned share, PausedBy by, bool paused) {
+  Seat* seat = Find(tenant, share);
+  if (seat == nullptr) return;
+  const auto bit = static_cast<uint8_t>(by);
+  seat->paused_by = static_cast<uint8_t>(paused ? seat->paused_by | bit : seat->paused_by & ~bit);
+  arbiter_.Pause(seat->index, static_cast<arbiter::DeviceIndex>(seat->device),
+                 seat->paused_by != 0);
+  Changed(seat->device);
+}
+
+void ComputeCore::Record(uint64_t tenant, bool recording) {
+  const auto it = members_.find(tenant);
+  if (it == members_.end()) return;
+  for (const auto& seat : it->second.seats) {
+    if (seat->recording == recording) continue;
+    seat->recording = recording;
+    if (devices_[seat->device].watch == Watch::kFree) {
+      seat->rearm = true;
+      seat->meter->BeginRearm();
+    }
+    Changed(seat->device);
+  }
+}
+
+void ComputeCore::Debit(uint64_t tenant, unsigned share, Nanos gpu_time) {
+  if (Seat* seat = Find(tenant, share))
+    arbiter_.Debit(seat->index, static_cast<arbiter::DeviceIndex>(seat->device), gpu_time);
+}
+
+bool ComputeCore::Free(const Device& device) const {
+  return device.seats.size() == 1 && !Capped(device.seats[0]->terms) && !device.seats[0]->recording;
+}
+
+Nanos ComputeCore::Poll(Nanos now, bool rung) {
+  Nanos next = Nanos::max();
+  for (unsigned d = 0; d < devices_.size(); ++d) {
+    Device& device = devices_[d];
+    const bool heard = rung && (device.watch == Watch::kAsleep || device.watch == Watch::kLazy);
+    if (device.changed || heard || device.due <= now + kTogether) LookAt(d, now);
+    next = std::min(next, device.due);
+  }
+  return next;
+}
+
+void ComputeCore::LookAt(unsigned d, Nanos now) {
+  Device& device = devices_[d];
+  device.fresh = true;
+  if (device.seats.empty() || Free(device)) {
+    // Nothing is read from here on: what it ran is not to be billed until somebody comes.
+    for (Seat* seat : device.seats) {
+      arbiter_.Rebase(seat->index, static_cast<arbiter::DeviceIndex>(d));
+      arbiter_.Observe(seat->index, static_cast<arbiter::DeviceIndex>(d), {});
+      arbiter_.Rebase(seat->index, static_cast<arbiter::DeviceIndex>(d));
+    }
+    arbiter_.Tick(static_cast<arbiter::DeviceIndex>(d), now);
+    device.changed = false;
+    device.watch = Watch::kFree;
+    device.due = Nanos::max();
+    SetGates(device, now);
+    return;
+  }
+  const auto index = static_cast<arbiter::DeviceIndex>(d);
+  const Nanos idle_after = Times(kIdleAfter, dilation_);
+  unsigned active = 0;
+  const Seat* sole = nullptr;
+  bool caps = false;
+  for (Seat* seat : device.seats) {
+    const arbiter::Progress progress = seat->meter->Read(now);
+    arbiter_.Observe(seat->index, index, progress);
+    seat->outstanding = progress.issued != progress.done;
+    if (seat->outstanding || seat->meter->moved() || progress.garbage) seat->active_at = now;
+    if (seat->rearm && seat->meter->Rearmed()) seat->rearm = false;
+    if (now - seat->active_at >= idle_after) continue;
+    ++active;
+    sole = seat;
+    caps = caps || Capped(seat->terms);
+  }
+  const Nanos wait = arbiter_.Tick(index, now);
+  const Watch before = device.watch;
+  if (active == 0) {
+    device.watch = Watch::kAsleep;
+    device.looks = before == Watch::kAsleep && !device.changed ? device.looks + 1 : 0;
+    device.due = now + kAsleepLooks[std::min<size_t>(device.looks, std::size(kAsleepLooks) - 1)];
+  } else if (active == 1 && !caps &&
+             arbiter_.GateOf(sole->index, index).mode == arbiter::GateMode::kLone) {
+    device.watch = Watch::kLazy;
+    device.due = now + std::min(Times(kLazyLook, dilation_), std::max(kLongestLazyLook, wait));
+  } else {
+    device.watch = Watch::kAwake;
+    device.due = now + wait;
+  }
+  device.changed = false;
+  SetGates(device, now);
+}
+
+void ComputeCore::SetGates(Device& device, Nanos now) {
+  const Nanos idle_after = Times(kIdleAfter, dilation_);
+  const bool bells = device.watch == Watch::kAsleep || device.watch == Watch::kLazy;
+  for (Seat* seat : device.seats) {
+    const auto index = static_cast<arbiter::DeviceIndex>(seat->device);
+    const bool is_active = now - seat->active_at < idle_after;
+    GateInputs in{.mode = arbiter_.GateOf(seat->index, index).mode,
+                  .paused = seat->paused_by != 0,
+                  .recording = seat->recording,
+                  .capped = Capped(seat->terms),
+                  .free = device.watch == Watch::kFree,
+                  .active = is_active && !seat->rearm,
+                  .bell = bells && !is_active};
+    seat->gate->Write(SettingFor(in, arbiter_.tunables()),
+                      arbiter_.StatsOf(seat->index, index).windows);
+  }
+}
+
+void ComputeCore::Publish(Nanos now, std::map<uint64_t, TenantView>& views) {
+  for (unsigned d = 0; d < devices_.size(); ++d) {
+    if (!devices_[d].fresh) continue;
+    devices_[d].fresh = false;
+    for (Seat* seat : devices_[d].seats) {
+      TenantView& view = views[seat->tenant];
+      if (view.size() <= seat->share) view.resize(seat->share + 1);
+      ShareView& v = view[seat->share];
+      v.part_percent = seat->part;
+      v.metered = devices_[d].watch != Watch::kFree;
+      v.paused = (seat->paused_by & static_cast<uint8_t>(PausedBy::kOperator)) != 0;
+      v.stats = arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d));
+      v.throttled = v.stats.throttled;
+      v.shut = (seat->gate->setting().bits & region::kGateShut) != 0;
+      v.totals = seat->meter->Totals();
+      v.used_ns.Add(now, static_cast<double>(v.stats.used.count()));
+      v.gate_wait_ns.Add(now, static_cast<double>(v.totals.gate_wait_ns));
+    }
+  }
+}
+
+}  // namespace divvy::daemon

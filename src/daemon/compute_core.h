@@ -1,0 +1,105 @@
+// Who may use which device now: the arbiter fed from the tenants' meters, its answers written to
+// their gates, and how closely each device has to be looked at.
+//
+// Side: the daemon. One thread calls it (compute.h), or a test with a clock of its own; it makes no
+// system call but the gates' futex wakes. Errors: only Join's (no room for another seat).
+//
+// How closely a device is watched:
+//   free    one tenant without a cap: its gate is the fast path, nothing is metered or read
+//   asleep  nobody has wanted it for a while: each gate has a bell, a look now and then
+//   lazy    one tenant has it alone: the others' gates have bells, a look every few milliseconds
+//   awake   as often as the arbiter says
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "src/arbiter/arbiter.h"
+#include "src/daemon/compute_gate.h"
+#include "src/daemon/compute_sample.h"
+#include "src/daemon/compute_terms.h"
+#include "src/daemon/compute_view.h"
+#include "src/daemon/segments.h"
+
+namespace divvy::daemon {
+
+enum class PausedBy : uint8_t { kOperator = 1, kAudit = 2 };
+
+class ComputeCore {
+ public:
+  using Nanos = arbiter::Nanos;
+  static constexpr unsigned kMostTenants = 1024;
+
+  // `dilation`: how much slower than real the devices' time runs (1 for real ones).
+  ComputeCore(unsigned devices, double dilation);
+
+  // `devices[i]` is share i of the tenant's segments. kNoRoom: more than kMostTenants.
+  Status Join(uint64_t tenant, std::shared_ptr<Segments> segments,
+              const std::vector<unsigned>& devices, const ComputeTerms& terms, Nanos now);
+  void Leave(uint64_t tenant);
+  void SetTerms(uint64_t tenant, const ComputeTerms& terms);
+  void AddProcess(uint64_t tenant, uint32_t slot);
+  void RemoveProcess(uint64_t tenant, uint32_t slot);
+  void Pause(uint64_t tenant, unsigned share, PausedBy by, bool paused);
+  void Record(uint64_t tenant, bool recording);
+  void Debit(uint64_t tenant, unsigned share, Nanos gpu_time);
+
+  // Looks at each device that is due and returns when the next one is; Nanos::max(): none, until a
+  // bell or a change. `rung`: look at those asleep, too.
+  Nanos Poll(Nanos now, bool rung);
+
+  enum class Watch : uint8_t { kFree, kAsleep, kLazy, kAwake };
+  Watch WatchOf(unsigned device) const { return devices_[device].watch; }
+  // Fills what people see of every seat that was looked at since the last call.
+  void Publish(Nanos now, std::map<uint64_t, TenantView>& views);
+
+ private:
+  struct Seat {
+    uint64_t tenant = 0;
+    arbiter::TenantIndex index = 0;
+    unsigned share = 0;
+    unsigned device = 0;
+    std::unique_ptr<MeterReader> meter;
+    std::unique_ptr<GateWriter> gate;
+    ComputeTerms terms;
+    double part = 0;        // of the weights, percent
+    uint8_t paused_by = 0;  // PausedBy bits
+    bool recording = false;
+    bool rearm = false;  // was free: metered until its processes have noticed
+    bool outstanding = false;
+    Nanos active_at{-1'000'000'000'000};
+  };
+  struct Member {
+    arbiter::TenantIndex index = 0;
+    std::shared_ptr<Segments> segments;
+    std::vector<std::unique_ptr<Seat>> seats;  // by share
+  };
+  struct Device {
+    std::vector<Seat*> seats;
+    Watch watch = Watch::kFree;
+    Nanos due = Nanos::max();
+    Nanos wanted_at{0};    // when somebody was last active
+    unsigned looks = 0;    // since it fell asleep
+    bool changed = false;  // shares or pauses: look now, and set every gate
+    bool fresh = false;    // to be published
+  };
+
+  void Changed(unsigned device) { devices_[device].changed = true; }
+  void Reweigh(unsigned device);
+  bool Free(const Device& device) const;
+  void LookAt(unsigned device, Nanos now);
+  void SetGates(Device& device, Nanos now);
+  Seat* Find(uint64_t tenant, unsigned share);
+
+  const double dilation_;
+  arbiter::Arbiter arbiter_;
+  std::vector<Device> devices_;
+  std::map<uint64_t, Member> members_;
+  std::vector<arbiter::TenantIndex> free_indices_;
+};
+
+}  // namespace divvy::daemon

@@ -1,0 +1,126 @@
+#include "src/daemon/compute_sample.h"
+
+#include <algorithm>
+
+namespace divvy::daemon {
+namespace {
+
+uint64_t Get(const region::U64& word) { return word.load(std::memory_order_relaxed); }
+
+MeterTotals Copy(const region::Usage& usage, uint32_t slot, unsigned device) {
+  const region::Meter& m = usage.meter[slot].device[device];
+  return {.waits = Get(m.waits),
+          .operations = Get(m.operations),
+          .launches = Get(usage.slot[slot].launches),
+          .gate_wait_ns = Get(m.gate_wait_ns),
+          .bound_wait_ns = Get(m.bound_wait_ns),
+          .forced = Get(m.forced),
+          .copied_bytes = Get(m.copied_bytes),
+          .copies = Get(m.copies)};
+}
+
+void AddTo(MeterTotals& sum, const MeterTotals& m) {
+  sum.waits += m.waits;
+  sum.operations += m.operations;
+  sum.launches += m.launches;
+  sum.gate_wait_ns += m.gate_wait_ns;
+  sum.bound_wait_ns += m.bound_wait_ns;
+  sum.forced += m.forced;
+  sum.copied_bytes += m.copied_bytes;
+  sum.copies += m.copies;
+}
+
+}  // namespace
+
+void ResetMeters(region::Usage& usage, uint32_t slot, unsigned devices) {
+  for (unsigned d = 0; d < devices; ++d) {
+    region::Meter& m = usage.meter[slot].device[d];
+    for (region::Lane& lane : m.lane)
+      for (region::U64* word : {&lane.marker, &lane.issued, &lane.start, &lane.marked}) *word = 0;
+    for (region::U64* word :
+         {&m.waits, &m.operations, &m.in_flight_ns, &m.gate_wait_ns, &m.bound_wait_ns, &m.forced,
+          &m.estimate_ns, &m.copied_bytes, &m.copies})
+      *word = 0;
+    m.waiters = 0;
+    m.lanes = 0;
+  }
+}
+
+void MeterReader::Add(uint32_t slot) { processes_[slot] = Process{}; }
+
+void MeterReader::Remove(uint32_t slot) {
+  const auto it = processes_.find(slot);
+  if (it == processes_.end()) return;
+  AddTo(gone_, it->second.totals);
+  processes_.erase(it);
+}
+
+void MeterReader::ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now,
+                              arbiter::Progress& out) {
+  const region::Meter& m = usage_.meter[slot].device[device_];
+  const MeterTotals totals = Copy(usage_, slot, device_);
+  moved_ = moved_ || totals.waits != p.totals.waits || totals.launches != p.totals.launches ||
+           totals.operations != p.totals.operations;
+  p.totals = totals;
+  out.waits += totals.waits;
+  const uint32_t waiters = m.waiters.load(std::memory_order_relaxed);
+  out.waiters += std::min<uint32_t>(waiters, 1u << 20);
+  const uint32_t lanes =
+      std::min<uint32_t>(m.lanes.load(std::memory_order_relaxed), region::kLanes);
+  if (p.lanes.size() < lanes) p.lanes.resize(lanes);
+  for (uint32_t i = 0; i < lanes; ++i) {
+    const region::Lane& lane = m.lane[i];
+    // Counts only grow, and those below `issued` are read before it: an honest lane always makes
+    // sense (acquire keeps the loads in this order).
+    arbiter::StreamSample s;
+    s.marker = lane.marker.load(std::memory_order_acquire);
+    s.start = lane.start.load(std::memory_order_acquire);
+    const uint64_t marked = lane.marked.load(std::memory_order_acquire);
+    s.issued = lane.issued.load(std::memory_order_relaxed);
+    if (marked > s.issued) {
+      out.garbage = true;
+      continue;
+    }
+    LaneMemory& memory = p.lanes[i];
+    if (memory.issued != s.issued || memory.marker != s.marker) {
+      memory.issued = s.issued;
+      memory.marker = s.marker;
+      memory.since = now;
+      moved_ = true;
+    }
+    const uint64_t before = s.marker >> 2;
+    if (before == marked && before < s.issued && now - memory.since >= tail_)
+      memory.done = s.issued;
+    if (memory.done > before && memory.done <= s.issued)
+      s.marker = arbiter::MarkerWord(memory.done, arbiter::MarkerKind::kDone);
+    Fold(s, out);
+  }
+}
+
+arbiter::Progress MeterReader::Read(arbiter::Nanos now) {
+  moved_ = false;
+  arbiter::Progress out{.paused = true};
+  for (auto& [slot, process] : processes_) ReadProcess(slot, process, now, out);
+  return out;
+}
+
+MeterTotals MeterReader::Totals() const {
+  MeterTotals sum = gone_;
+  for (const auto& [slot, process] : processes_) AddTo(sum, process.totals);
+  return sum;
+}
+
+void MeterReader::BeginRearm() {
+  for (auto& [slot, process] : processes_) {
+    process.totals = Copy(usage_, slot, device_);
+    process.metered_then = process.totals.operations;
+  }
+}
+
+bool MeterReader::Rearmed() const {
+  return std::all_of(processes_.begin(), processes_.end(), [](const auto& p) {
+    return p.second.totals.launches == 0 || p.second.totals.operations != p.second.metered_then;
+  });
+}
+
+}  // namespace divvy::daemon

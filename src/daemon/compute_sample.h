@@ -1,0 +1,77 @@
+// What a tenant's meters say of its work on one device: every live process's lanes, copied once,
+// checked, and folded into what the arbiter understands.
+//
+// Side: the daemon; what it reads is the tenant's word. One MeterReader per tenant and device, used
+// by the arbiter's thread alone. A read costs some nanoseconds a lane and makes no system call; it
+// allocates only when a process uses a lane for the first time.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "src/arbiter/progress.h"
+#include "src/arbiter/types.h"
+#include "src/region/layout.h"
+
+namespace divvy::daemon {
+
+// Sums over the tenant's processes; they never fall when a process goes.
+struct MeterTotals {
+  uint64_t waits = 0;
+  uint64_t operations = 0;  // metered submissions
+  uint64_t launches = 0;    // all submissions, on every device of the process
+  uint64_t gate_wait_ns = 0;
+  uint64_t bound_wait_ns = 0;
+  uint64_t forced = 0;
+  uint64_t copied_bytes = 0;
+  uint64_t copies = 0;
+};
+
+// Makes the meters of a slot fit for its next process. No GPU writes them any more: the driver has
+// forgotten the process.
+void ResetMeters(region::Usage& usage, uint32_t slot, unsigned devices);
+
+class MeterReader {
+ public:
+  // `tail`: marked work that has been done for so long, with nothing queued since, ends the
+  // unmarked work behind it, too (at most a marker's space in an honest program).
+  MeterReader(region::Usage& usage, unsigned device, arbiter::Nanos tail)
+      : usage_(usage), device_(device), tail_(tail) {}
+
+  void Add(uint32_t slot);
+  void Remove(uint32_t slot);  // its part of the totals stays, its lanes count no more
+  bool empty() const { return processes_.empty(); }
+
+  arbiter::Progress Read(arbiter::Nanos now);
+  MeterTotals Totals() const;
+  // Something moved between the last two reads: submissions, completions, waits.
+  bool moved() const { return moved_; }
+
+  // After the free gate (no markers at all): true once every process that submits work has passed
+  // the metering path since BeginRearm.
+  void BeginRearm();
+  bool Rearmed() const;
+
+ private:
+  struct LaneMemory {
+    uint64_t issued = 0, marker = 0;
+    uint64_t done = 0;        // taken for done although no marker says so: never taken back
+    arbiter::Nanos since{0};  // of the newest change
+  };
+  struct Process {
+    std::vector<LaneMemory> lanes;
+    MeterTotals totals;
+    uint64_t metered_then = 0;  // at BeginRearm
+  };
+  void ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now, arbiter::Progress& out);
+
+  region::Usage& usage_;
+  const unsigned device_;
+  const arbiter::Nanos tail_;
+  std::map<uint32_t, Process> processes_;
+  MeterTotals gone_;  // of processes that have ended
+  bool moved_ = false;
+};
+
+}  // namespace divvy::daemon

@@ -1,0 +1,507 @@
+// The compute part of the daemon without a thread, a clock or a GPU: fake tenants write lanes into
+// real segments, a small model runs their work, time is a number.
+#include "src/daemon/compute_core.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "src/daemon/bell.h"
+#include "src/daemon/compute.h"
+
+namespace divvy::daemon {
+namespace {
+
+using arbiter::GateMode;
+using arbiter::MarkerKind;
+using arbiter::MarkerWord;
+using arbiter::Nanos;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+std::shared_ptr<Segments> NewSegments() {
+  Result<std::unique_ptr<Segments>> made = Segments::Create("tenant", 1);
+  return std::move(*made);
+}
+
+ComputeTerms Promised(uint32_t percent) { return {.guaranteed = Percent::Of(percent)}; }
+
+TEST(Terms, WhatNobodyWasPromisedIsPartedByWeight) {
+  EXPECT_EQ(Weights({Promised(30), Promised(20), {}, {}}), (std::vector<double>{30, 20, 25, 25}));
+  EXPECT_EQ(Weights({Promised(40), {.weight = 300}, {}}), (std::vector<double>{40, 45, 15}));
+  // A promise and a weight: the promise, and a part of the rest.
+  EXPECT_EQ(Weights({{.guaranteed = Percent::Of(40), .weight = 100}, {}}),
+            (std::vector<double>{70, 30}));
+  // Everything is promised: little is left, but never nothing.
+  const std::vector<double> full = Weights({Promised(60), Promised(40), {}});
+  EXPECT_GT(full[2], 0);
+  EXPECT_LT(full[2], 0.2);
+  EXPECT_TRUE(Weights({}).empty());
+}
+
+TEST(Terms, PromisesNeverSumOverHundred) {
+  const std::vector<ComputePromise> held = {
+      {"web", Percent::Of(50)}, {"free", {}}, {"train", Percent{30'500}}};
+  EXPECT_TRUE(AdmitCompute(1, held, Percent{19'500}, false).ok());
+  EXPECT_TRUE(AdmitCompute(1, held, {}, false).ok());
+  EXPECT_TRUE(AdmitCompute(1, held, Percent::Of(90), true).ok());
+  const Status refused = AdmitCompute(1, held, Percent{19'501}, false);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kNoRoom);
+  EXPECT_EQ(refused.error().message,
+            "GPU 1 has 19.5 % of its compute left to promise, 19.501 % were asked for; held by: "
+            "web 50 %, train 30.5 %. Ask for less, lower a tenant's, or say --overcommit");
+}
+
+TEST(Terms, Dilation) {
+  EXPECT_EQ(DilationOf(""), 1);
+  EXPECT_EQ(DilationOf("h100x4"), 1);
+  EXPECT_EQ(DilationOf("h100x4@x20"), 20);
+  EXPECT_EQ(DilationOf("t4@3"), 3);
+}
+
+TEST(Gate, Settings) {
+  const arbiter::Tunables k;
+  const auto bits = [&](const GateInputs& in) { return SettingFor(in, k).bits; };
+  using namespace region;
+  EXPECT_EQ(SettingFor({.free = true, .active = true}, k), GateSetting{});
+  EXPECT_EQ(SettingFor({.mode = GateMode::kLone, .active = true}, k), (GateSetting{0, 2000, 500}));
+  // Idle: metered, so that its first submission is seen.
+  EXPECT_EQ(bits({.mode = GateMode::kLone}), kGateMetered);
+  EXPECT_EQ(bits({.mode = GateMode::kLone, .bell = true}), kGateMetered | kGateBell);
+  EXPECT_EQ(SettingFor({.mode = GateMode::kLone, .capped = true, .active = true}, k),
+            (GateSetting{kGateMetered, 1000, 250}));
+  EXPECT_EQ(SettingFor({.mode = GateMode::kLightBound, .active = true}, k),
+            (GateSetting{kGateMetered, 250, 100}));
+  EXPECT_EQ(bits({.mode = GateMode::kShut, .active = true}), kGateMetered | kGateShut);
+  EXPECT_EQ(bits({.paused = true, .free = true}), kGateMetered | kGateShut | kGatePaused);
+  EXPECT_EQ(bits({.mode = GateMode::kLone, .recording = true, .free = true, .active = true}),
+            kGateMetered | kGateEachOp);
+}
+
+TEST(Gate, AWordNeverRepeatsWhileItIsNotZero) {
+  region::PolicyGate gate{};
+  GateWriter writer(gate, 2000);
+  EXPECT_EQ(gate.patience_us, 2000u);
+  EXPECT_FALSE(writer.Write({}, 0));
+  std::vector<uint32_t> seen;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(writer.Write({region::kGateMetered, 1000, 250}, 1));
+    seen.push_back(gate.word);
+    EXPECT_TRUE(writer.Write({region::kGateMetered | region::kGateShut, 1000, 250}, 1));
+    EXPECT_FALSE(writer.Write({region::kGateMetered | region::kGateShut, 1000, 250}, 2));
+    seen.push_back(gate.word);
+    EXPECT_TRUE(writer.Write({0, 2000, 500}, 1));
+    EXPECT_EQ(gate.word, 0u);
+    EXPECT_EQ(gate.bound_us, 2000u);
+  }
+  std::sort(seen.begin(), seen.end());
+  EXPECT_EQ(std::unique(seen.begin(), seen.end()), seen.end());
+}
+
+TEST(History, RatesOverASpan) {
+  History h;
+  EXPECT_EQ(h.Rate(seconds(5), seconds(1)), 0);
+  for (int tenth = 0; tenth <= 700; ++tenth)  // 2 a second, then from 60 s on 4 a second
+    h.Add(milliseconds(100) * tenth, tenth < 600 ? 0.2 * tenth : 120 + 0.4 * (tenth - 600));
+  EXPECT_NEAR(h.Rate(seconds(70), seconds(1)), 4, 1e-9);
+  EXPECT_NEAR(h.Rate(seconds(70), seconds(60)), (160 - 20) / 60., 1e-9);
+  // Nothing was added since: nothing was used.
+  EXPECT_EQ(h.Rate(seconds(90), seconds(1)), 0);
+  History young;
+  young.Add(seconds(10), 0);
+  young.Add(seconds(11), 3);
+  EXPECT_NEAR(young.Rate(seconds(11), seconds(60)), 3, 1e-9);
+}
+
+// One tenant's process: submits kernels of one length as its gate and its bound allow.
+class FakeTenant {
+ public:
+  FakeTenant(uint64_t id, Nanos kernel) : id_(id), kernel_(kernel) {
+    segments_ = NewSegments();
+    meter_ = &segments_->usage().meter[kSlot].device[0];
+  }
+  static constexpr uint32_t kSlot = 1;
+  uint64_t id() const { return id_; }
+  const std::shared_ptr<Segments>& segments() const { return segments_; }
+  region::PolicyGate& gate() { return segments_->policy().device[0].gate; }
+  region::Meter& meter() { return *meter_; }
+  uint32_t word() { return gate().word & 0xff; }
+  bool Shut() { return (gate().word & (region::kGateShut | region::kGatePaused)) != 0; }
+
+  // As the shim does; returns true when a bell was rung.
+  bool Submit() {
+    bool rang = false;
+    region::Lane& lane = meter_->lane[0];
+    if (meter_->lanes == 0) meter_->lanes = 1;
+    if (busy_) {
+      meter_->waiters = Shut() ? 1 : 0;
+      if (Shut()) meter_->waits = meter_->waits + 1;
+    }
+    while (busy_ && !Shut()) {
+      const uint64_t bound_us = gate().bound_us;
+      const auto in_flight = static_cast<int64_t>(issued_ - done_) * kernel_;
+      if (issued_ != done_ && bound_us != 0 && in_flight + kernel_ > microseconds(bound_us)) break;
+      if (bound_us == 0 && issued_ - done_ > 100) break;
+      const uint32_t word = gate().word;
+      rang = rang || ((word & region::kGateBell) != 0 && word != rang_for_);
+      if ((word & region::kGateBell) != 0) rang_for_ = word;
+      auto& launches = segments_->usage().slot[kSlot].launches;
+      launches = launches + 1;
+      if (word != 0 || bound_us != 0) meter_->operations = meter_->operations + 1;
+      if (issued_ == done_) {
+        lane.start = issued_;
+        lane.marker = MarkerWord(issued_, MarkerKind::kStart);
+      }
+      lane.issued = ++issued_;
+      lane.marked = issued_;
+    }
+    return rang;
+  }
+  // The device works on it for `dt`; returns what is left of dt.
+  Nanos Run(Nanos dt) {
+    while (dt.count() > 0 && issued_ != done_) {
+      const Nanos rest = kernel_ - progress_;
+      const Nanos step = std::min(rest, dt);
+      progress_ += step;
+      used_ += step;
+      dt -= step;
+      if (progress_ < kernel_) break;
+      progress_ = Nanos(0);
+      meter_->lane[0].marker = MarkerWord(++done_, MarkerKind::kDone);
+    }
+    return dt;
+  }
+  bool outstanding() const { return issued_ != done_; }
+  void Want(bool busy) { busy_ = busy; }
+  Nanos used() const { return used_; }
+
+ private:
+  const uint64_t id_;
+  const Nanos kernel_;
+  std::shared_ptr<Segments> segments_;
+  region::Meter* meter_;
+  bool busy_ = true;
+  uint64_t issued_ = 0, done_ = 0;
+  uint32_t rang_for_ = 0;
+  Nanos progress_{0}, used_{0};
+};
+
+// A device that gives a slice to each tenant with work in turn, and the core that arbitrates.
+class World {
+ public:
+  explicit World(double dilation = 1) : core(1, dilation) {}
+  FakeTenant& Add(const ComputeTerms& terms, Nanos kernel = microseconds(50)) {
+    tenants.emplace_back(tenants.size() + 1, kernel);
+    FakeTenant& t = tenants.back();
+    EXPECT_TRUE(core.Join(t.id(), t.segments(), {0}, terms, now).ok());
+    core.AddProcess(t.id(), FakeTenant::kSlot);
+    return t;
+  }
+  void RunFor(Nanos length) {
+    const Nanos end = now + length;
+    while (now < end) {
+      if (now >= due || rung_) {
+        due = core.Poll(now, rung_);
+        ++polls;
+      }
+      rung_ = false;
+      for (FakeTenant& t : tenants) rung_ = t.Submit() || rung_;
+      Nanos left = step;
+      for (size_t i = 0; i < tenants.size() && left.count() > 0; ++i) {
+        FakeTenant& t = tenants[(turn_ + i) % tenants.size()];
+        if (t.outstanding()) left = t.Run(left);
+      }
+      if (!tenants.empty() && (now / milliseconds(2)) != ((now + step) / milliseconds(2)))
+        turn_ = (turn_ + 1) % tenants.size();
+      now += step;
+    }
+  }
+  double Percent(const FakeTenant& t, Nanos before, Nanos length) {
+    return 100.0 * static_cast<double>((t.used() - before).count()) /
+           static_cast<double>(length.count());
+  }
+  ShareView View(const FakeTenant& t) {
+    core.Publish(now, views);
+    return views.at(t.id()).at(0);
+  }
+
+  ComputeCore core;
+  std::deque<FakeTenant> tenants;
+  std::map<uint64_t, TenantView> views;
+  Nanos now = seconds(100), due{0}, step = microseconds(10);
+  uint64_t polls = 0;
+
+ private:
+  bool rung_ = false;
+  size_t turn_ = 0;
+};
+
+TEST(Core, SharesHoldAndChangeLive) {
+  World w;
+  FakeTenant& a = w.Add(Promised(75));
+  FakeTenant& b = w.Add(Promised(25), microseconds(80));
+  w.RunFor(seconds(1));
+  Nanos ua = a.used(), ub = b.used();
+  w.RunFor(seconds(3));
+  EXPECT_NEAR(w.Percent(a, ua, seconds(3)), 75, 1.5);
+  EXPECT_NEAR(w.Percent(b, ub, seconds(3)), 25, 1.5);
+  const ShareView seen = w.View(a);
+  EXPECT_TRUE(seen.metered);
+  EXPECT_EQ(seen.part_percent, 75);
+  EXPECT_GT(seen.stats.windows, 50u);
+  EXPECT_NEAR(static_cast<double>(seen.stats.used.count()), static_cast<double>(a.used().count()),
+              5e7);
+  // Halved while it runs: what follows is by the new promise within two windows.
+  w.core.SetTerms(a.id(), Promised(50));
+  w.core.SetTerms(b.id(), Promised(50));
+  w.RunFor(milliseconds(50));
+  ua = a.used();
+  w.RunFor(seconds(2));
+  EXPECT_NEAR(w.Percent(a, ua, seconds(2)), 50, 1.5);
+}
+
+TEST(Core, NobodyWantsItBellsAndSleep) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50));
+  FakeTenant& b = w.Add(Promised(50));
+  a.Want(false);
+  b.Want(false);
+  w.RunFor(milliseconds(100));
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kAsleep);
+  EXPECT_EQ(a.word(), region::kGateMetered | region::kGateBell);
+  EXPECT_EQ(b.word(), region::kGateMetered | region::kGateBell);
+  const uint64_t polls = w.polls;
+  w.RunFor(seconds(1));
+  EXPECT_LE(w.polls - polls, 5u);
+  // The first submission rings; its gate has no bell from then on.
+  a.Want(true);
+  w.RunFor(milliseconds(1));
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kAwake);
+  EXPECT_EQ(a.word(), region::kGateMetered);
+  // Alone for long: the fast path, and the other one keeps its bell.
+  w.RunFor(milliseconds(1500));
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kLazy);
+  EXPECT_EQ(a.gate().word, 0u);
+  EXPECT_EQ(a.gate().bound_us, 2000u);
+  EXPECT_EQ(b.word(), region::kGateMetered | region::kGateBell);
+  const Nanos before = b.used();
+  b.Want(true);
+  w.RunFor(milliseconds(100));
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kAwake);
+  EXPECT_NEAR(w.Percent(b, before, milliseconds(100)), 50, 12);
+}
+
+TEST(Core, AloneItIsFreeUntilSomebodyComes) {
+  World w;
+  FakeTenant& a = w.Add({});
+  w.RunFor(seconds(1));
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kFree);
+  EXPECT_EQ(a.gate().word, 0u);
+  EXPECT_EQ(a.gate().bound_us, 0u);
+  EXPECT_EQ(w.polls, 1u);
+  EXPECT_FALSE(w.View(a).metered);
+  // With company it is metered until its process has passed the metering path, however idle the
+  // company is, and is not billed for what it ran before.
+  a.Want(false);
+  w.RunFor(milliseconds(50));
+  FakeTenant& b = w.Add({});
+  b.Want(false);
+  w.due = w.now;
+  w.RunFor(milliseconds(1));
+  EXPECT_EQ(a.word() & region::kGateMetered, region::kGateMetered);
+  EXPECT_EQ(w.View(a).part_percent, 50);
+  a.Want(true);
+  b.Want(true);
+  w.RunFor(milliseconds(200));
+  EXPECT_NEAR(static_cast<double>(w.View(a).stats.used.count()), 1e8, 2e7);
+  EXPECT_NEAR(static_cast<double>(w.View(b).stats.used.count()), 1e8, 2e7);
+  // And free again when the other one has left.
+  w.core.Leave(b.id());
+  w.tenants.pop_back();
+  w.due = w.now;
+  w.RunFor(milliseconds(1));
+  EXPECT_EQ(a.gate().word, 0u);
+  EXPECT_EQ(a.gate().bound_us, 0u);
+}
+
+TEST(Core, PauseShutsAndResumeOpens) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50));
+  FakeTenant& b = w.Add(Promised(50));
+  w.RunFor(milliseconds(100));
+  w.core.Pause(a.id(), 0, PausedBy::kOperator, true);
+  w.core.Pause(a.id(), 0, PausedBy::kAudit, true);
+  w.due = w.now;
+  w.RunFor(milliseconds(5));
+  EXPECT_EQ(a.word() & region::kGatePaused, region::kGatePaused);
+  EXPECT_TRUE(w.View(a).paused);
+  const Nanos ua = a.used(), ub = b.used();
+  w.RunFor(milliseconds(500));
+  EXPECT_EQ(a.used(), ua);
+  EXPECT_NEAR(w.Percent(b, ub, milliseconds(500)), 100, 1);
+  w.core.Pause(a.id(), 0, PausedBy::kOperator, false);
+  w.due = w.now;
+  w.RunFor(milliseconds(5));
+  EXPECT_EQ(a.used(), ua) << "the audit's shut gate is not the operator's to open";
+  w.core.Pause(a.id(), 0, PausedBy::kAudit, false);
+  w.due = w.now;
+  w.RunFor(milliseconds(500));
+  EXPECT_NEAR(w.Percent(a, ua, milliseconds(500)), 50, 5);
+}
+
+TEST(Core, PauseOfAFreeTenant) {
+  World w;
+  FakeTenant& a = w.Add({});
+  w.RunFor(milliseconds(10));
+  w.core.Pause(a.id(), 0, PausedBy::kOperator, true);
+  w.due = w.now;
+  w.RunFor(milliseconds(10));
+  EXPECT_EQ(a.word(), region::kGateMetered | region::kGateShut | region::kGatePaused);
+  w.core.Pause(a.id(), 0, PausedBy::kOperator, false);
+  w.due = w.now;
+  w.RunFor(milliseconds(1));
+  EXPECT_EQ(a.gate().word, 0u);
+}
+
+TEST(Core, ACapHoldsAlone) {
+  World w;
+  ComputeTerms terms;
+  terms.cap = Percent::Of(30);
+  FakeTenant& a = w.Add(terms, microseconds(200));
+  w.RunFor(seconds(1));
+  const Nanos before = a.used();
+  w.RunFor(seconds(2));
+  EXPECT_NEAR(w.Percent(a, before, seconds(2)), 30, 1);
+  EXPECT_NE(a.gate().word, 0u);
+}
+
+TEST(Core, GarbageIsCountedAgainstTheGuilty) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50));
+  FakeTenant& b = w.Add(Promised(50));
+  w.RunFor(milliseconds(200));
+  const Nanos before = b.used();
+  for (int i = 0; i < 200; ++i) {
+    a.meter().lane[1].marker = ~uint64_t{0};
+    a.meter().lane[1].marked = static_cast<uint64_t>(i) * 7919;
+    a.meter().lanes = i % 2 == 0 ? ~0u : 2;
+    w.RunFor(milliseconds(5));
+  }
+  EXPECT_GT(w.View(a).stats.faults, 100u);
+  EXPECT_TRUE(w.View(a).stats.distrusted);
+  EXPECT_EQ(w.View(b).stats.faults, 0u);
+  EXPECT_GE(w.Percent(b, before, seconds(1)), 47);
+}
+
+TEST(Core, AStoppedProcessHoldsNobodyUp) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50));
+  FakeTenant& b = w.Add(Promised(50));
+  w.RunFor(milliseconds(200));
+  a.Want(false);
+  a.meter().waiters = 3;  // as a process leaves it that is stopped while it waits
+  const Nanos before = b.used();
+  w.RunFor(seconds(1));
+  EXPECT_GE(w.Percent(b, before, seconds(1)), 95);
+}
+
+TEST(Core, ManyTenantsOnOneDevice) {
+  World w;
+  w.step = microseconds(100);
+  for (int i = 0; i < 256; ++i) w.Add({});
+  w.RunFor(seconds(8));
+  double least = 1e9, most = 0;
+  for (const FakeTenant& t : w.tenants) {
+    least = std::min(least, w.Percent(t, Nanos(0), seconds(8)));
+    most = std::max(most, w.Percent(t, Nanos(0), seconds(8)));
+  }
+  EXPECT_GT(least, 0.2);  // 0.39 is the equal part; a window is 0.03
+  EXPECT_LT(most, 0.6);
+}
+
+TEST(Core, MoreTenantsThanThereCanBe) {
+  ComputeCore core(1, 1);
+  const auto segments = NewSegments();
+  for (unsigned i = 0; i < ComputeCore::kMostTenants; ++i)
+    ASSERT_TRUE(core.Join(i, segments, {0}, {}, Nanos(0)).ok());
+  EXPECT_EQ(core.Join(9999, segments, {0}, {}, Nanos(0)).error().code, ErrorCode::kNoRoom);
+  core.Leave(7);
+  EXPECT_TRUE(core.Join(9999, segments, {0}, {}, Nanos(0)).ok());
+}
+
+TEST(Meter, ATailWithoutAMarkerEnds) {
+  const auto segments = NewSegments();
+  region::Meter& m = segments->usage().meter[3].device[1];
+  MeterReader reader(segments->usage(), 1, milliseconds(5));
+  reader.Add(3);
+  m.lanes = 1;
+  m.lane[0].issued = 10;
+  m.lane[0].marked = 8;
+  m.lane[0].marker = MarkerWord(8, MarkerKind::kDone);
+  EXPECT_EQ(reader.Read(milliseconds(1)).done, 8u);
+  EXPECT_TRUE(reader.moved());
+  EXPECT_EQ(reader.Read(milliseconds(5)).done, 8u);
+  EXPECT_FALSE(reader.moved());
+  EXPECT_EQ(reader.Read(milliseconds(6)).done, 10u);
+  // More work: what was taken for done stays so.
+  m.lane[0].issued = 12;
+  arbiter::Progress p = reader.Read(milliseconds(7));
+  EXPECT_EQ(p.done, 10u);
+  EXPECT_EQ(p.issued, 12u);
+  m.lane[0].marked = 12;
+  m.lane[0].marker = MarkerWord(12, MarkerKind::kDone);
+  EXPECT_EQ(reader.Read(milliseconds(8)).done, 12u);
+}
+
+TEST(Meter, ProcessesThatEndKeepTheirTotals) {
+  const auto segments = NewSegments();
+  MeterReader reader(segments->usage(), 0, milliseconds(5));
+  for (uint32_t slot : {1u, 2u}) {
+    reader.Add(slot);
+    region::Meter& m = segments->usage().meter[slot].device[0];
+    m.waits = 5;
+    m.lanes = 1;
+    m.lane[0].issued = m.lane[0].marked = 10;
+  }
+  EXPECT_EQ(reader.Read(Nanos(0)).issued, 20u);
+  reader.Remove(1);
+  ResetMeters(segments->usage(), 1, 1);
+  EXPECT_EQ(segments->usage().meter[1].device[0].lane[0].issued, 0u);
+  EXPECT_EQ(reader.Read(Nanos(1)).issued, 10u);
+  EXPECT_EQ(reader.Totals().waits, 10u);
+  EXPECT_TRUE(reader.Read(Nanos(2)).paused == false);
+}
+
+TEST(Meter, NonsenseIsGarbage) {
+  const auto segments = NewSegments();
+  MeterReader reader(segments->usage(), 0, milliseconds(5));
+  reader.Add(1);
+  region::Meter& m = segments->usage().meter[1].device[0];
+  m.lanes = 1;
+  m.lane[0].issued = 5;
+  m.lane[0].marked = 6;
+  EXPECT_TRUE(reader.Read(Nanos(0)).garbage);
+  m.lane[0].marked = 5;
+  EXPECT_FALSE(reader.Read(Nanos(0)).garbage);
+  m.lane[0].start = 9;
+  EXPECT_TRUE(reader.Read(Nanos(0)).garbage);
+  m.lane[0].start = 0;
+  m.lane[0].marker = MarkerWord(6, MarkerKind::kDone);
+  EXPECT_TRUE(reader.Read(Nanos(0)).garbage);
+}
+
+TEST(Bell, WakesItsListener) {
+  const auto created = BellPage::Create();
+  ASSERT_TRUE(created.ok());
+  BellPage* bell = created->get();
+  const uint32_t before = bell->rung();
+  bell->Ring();
+  bell->Wait(before, Nanos::max());  // it has rung since: returns at once
+  EXPECT_NE(bell->rung(), before);
+  bell->Wait(bell->rung(), Nanos(1));  // a time long past: returns at once
+}
+
+}  // namespace
+}  // namespace divvy::daemon

@@ -1,0 +1,57 @@
+// What people see of the compute part of a share: the arbiter's and the meters' figures, with
+// enough of the past to say how much was used lately. Plain values, copied out of the arbiter's
+// thread; times are CLOCK_MONOTONIC.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "src/arbiter/device_arbiter.h"
+#include "src/daemon/compute_sample.h"
+
+namespace divvy::daemon {
+
+// A counter that grows, as it was at some times of the past.
+class History {
+ public:
+  void Add(arbiter::Nanos now, double value);
+  // Its growth per second over the last `span`, up to `now`; 0 before there is anything.
+  double Rate(arbiter::Nanos now, arbiter::Nanos span) const;
+
+ private:
+  struct Point {
+    arbiter::Nanos time{-1};
+    double value = 0;
+  };
+  template <size_t N>
+  struct Ring {
+    std::array<Point, N> at;
+    size_t next = 0;
+    const Point& newest() const { return at[(next + N - 1) % N]; }
+    void Push(Point p) {
+      at[next] = p;
+      next = (next + 1) % N;
+    }
+  };
+  template <size_t N>
+  static const Point* AtOrBefore(const Ring<N>& ring, arbiter::Nanos time);
+
+  Ring<16> tenths_;   // every 0.1 s
+  Ring<64> seconds_;  // every second
+  Point newest_;
+};
+
+struct ShareView {
+  double part_percent = 0;  // of the device when all its tenants want it
+  bool metered = false;     // false: nobody else has a share, nothing is measured
+  bool paused = false;      // by an operator
+  bool throttled = false;   // shut by its cap now
+  bool shut = false;        // not its turn
+  arbiter::SeatStats stats;
+  MeterTotals totals;
+  History used_ns, gate_wait_ns;
+};
+using TenantView = std::vector<ShareView>;  // by share
+
+}  // namespace divvy::daemon

@@ -1,0 +1,116 @@
+// The node: the compute part of shares. What was promised, what the arbiter's thread is told, and
+// what it saw, as JSON and as events.
+#include <cmath>
+
+#include "src/daemon/node.h"
+
+namespace divvy::daemon {
+namespace {
+
+using Json = nlohmann::json;
+
+ComputeTerms TermsOf(const ShareSpec& share) {
+  ComputeTerms terms{.guaranteed = share.compute, .cap = share.compute_max, .weight = share.weight};
+  switch (share.share_class) {
+    case Class::kLatency:
+      terms.cls = arbiter::TenantClass::kLatency;
+      break;
+    case Class::kStandard:
+      terms.cls = arbiter::TenantClass::kStandard;
+      break;
+    case Class::kBatch:
+      terms.cls = arbiter::TenantClass::kBatch;
+      break;
+  }
+  return terms;
+}
+
+double Rounded(double percent) { return std::round(percent * 100) / 100; }
+
+double PercentOf(const History& history, arbiter::Nanos now, std::chrono::seconds span) {
+  return Rounded(history.Rate(now, span) / 1e9 * 100);
+}
+
+}  // namespace
+
+std::vector<ComputePromise> Node::ComputePromises(unsigned device, const std::string& but) const {
+  std::vector<ComputePromise> out;
+  for (const auto& [tenant, s] : devices_[device].shares)
+    if (tenant->record.name != but)
+      out.push_back({tenant->record.name, tenant->record.share.compute});
+  return out;
+}
+
+void Node::JoinCompute(Tenant& tenant) {
+  std::vector<unsigned> devices;
+  for (const Share& share : tenant.shares) devices.push_back(share.device);
+  compute_.Join(tenant.id, tenant.segments, std::move(devices), TermsOf(tenant.record.share));
+  PublishTerms(tenant);
+}
+
+void Node::PublishTerms(Tenant& tenant) {
+  compute_.SetTerms(tenant.id, TermsOf(tenant.record.share));
+  for (unsigned s = 0; s < tenant.shares.size(); ++s)
+    compute_.Pause(tenant.id, s, PausedBy::kOperator, tenant.record.share.paused);
+}
+
+Json Node::ComputeJson(const Tenant& tenant, unsigned share, const TenantView& view) const {
+  const ShareSpec& spec = tenant.record.share;
+  Json out{{"percent", spec.compute.milli / 1000.0},
+           {"max_percent", spec.compute_max.milli / 1000.0},
+           {"class", ToString(spec.share_class)},
+           {"weight", spec.weight},
+           {"paused", spec.paused}};
+  const ShareView v = share < view.size() ? view[share] : ShareView{};
+  const arbiter::Nanos now(MonotonicNs());
+  out["part_percent"] = Rounded(v.part_percent);
+  out["metered"] = v.metered;
+  out["used_percent_1s"] =
+      v.metered ? Json(PercentOf(v.used_ns, now, std::chrono::seconds(1))) : Json();
+  out["used_percent_60s"] =
+      v.metered ? Json(PercentOf(v.used_ns, now, std::chrono::seconds(60))) : Json();
+  out["used_ns"] = v.stats.used.count();
+  out["windows"] = v.stats.windows;
+  out["waits"] = v.totals.waits;
+  out["gate_wait_percent"] = PercentOf(v.gate_wait_ns, now, std::chrono::seconds(1));
+  out["forced"] = v.totals.forced;
+  out["operations"] = v.totals.operations;
+  out["launches"] = v.totals.launches;
+  out["copied_bytes"] = v.totals.copied_bytes;
+  out["overruns"] = v.stats.overruns;
+  out["faults"] = v.stats.faults;
+  out["distrusted"] = v.stats.distrusted;
+  out["entangled"] = v.stats.entangled;
+  out["stalled"] = v.stats.stalled;
+  out["light"] = v.stats.light;
+  out["throttled_by_cap"] = v.throttled;
+  return out;
+}
+
+void Node::TellCompute(Tenant& tenant) {
+  const TenantView view = compute_.ViewOf(tenant.id);
+  for (unsigned s = 0; s < tenant.shares.size() && s < view.size(); ++s) {
+    Share& share = tenant.shares[s];
+    const arbiter::SeatStats& stats = view[s].stats;
+    const std::string uuid = device::ToString(source_.devices()[share.device].uuid);
+    if (stats.faults > share.faults_told)
+      Tell({.tenant = tenant.record.name,
+            .device = uuid,
+            .cause = "garbage_markers",
+            .message = "its work counters made no sense " +
+                       std::to_string(stats.faults - share.faults_told) +
+                       " times; it is billed for all the time it may run"});
+    if (stats.overruns > share.overruns_told)
+      Tell(
+          {.tenant = tenant.record.name,
+           .device = uuid,
+           .cause = "overrun",
+           .message = "its work outlived its window by more than the grace " +
+                      std::to_string(stats.overruns - share.overruns_told) + " times" +
+                      (stats.entangled ? "; it waits for another tenant, both run together" : "")});
+    share.faults_told = stats.faults;
+    share.overruns_told = stats.overruns;
+  }
+}
+
+}  // namespace divvy::daemon
