@@ -23,8 +23,9 @@ LEVELS = {
     "kube": {"base", "placement", "daemon"},
     "cli": {"base", "abi", "region", "device", "arbiter", "placement"},
 }
-# Header-only parts of base that neither throw nor allocate; the shim may use these alone.
-SHIM_BASE_HEADERS = {"src/base/units.h"}
+# Header-only parts that neither throw nor allocate, and what the words in a lane mean; the shim may
+# use these alone.
+SHIM_HEADERS = {"src/base/units.h", "src/arbiter/progress.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"(src/[^"]+)"')
 
 
@@ -43,7 +44,7 @@ def violations(path, lines):
         target = m.group(1).split("/")[1]
         if target == folder or target in LEVELS[folder]:
             continue
-        if folder == "shim" and m.group(1) in SHIM_BASE_HEADERS:
+        if folder == "shim" and m.group(1) in SHIM_HEADERS:
             continue
         found.append(f"{path}:{number}: src/{folder} must not include {m.group(1)}")
     return found

@@ -67,9 +67,11 @@ void FillHeld(const Session& session, wire::Hello* hello) noexcept {
 // Under attach_lock and books: nobody is changing a book while the session changes.
 void Adopt(const Welcomed& welcomed, uint32_t ns_pid) noexcept {
   Session& next = g_process.sessions[g_process.session_count % kSessions];
-  if (next.policy != nullptr) Unmap(next.policy, next.usage);
+  if (next.policy != nullptr && !next.pinned) Unmap(next.policy, next.usage, next.bell);
   next.policy = welcomed.policy;
   next.usage = welcomed.usage;
+  next.bell = welcomed.bell;
+  next.pinned = false;
   next.generation = welcomed.welcome.generation;
   next.slot = welcomed.welcome.slot;
   next.sequence = 0;

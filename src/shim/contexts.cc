@@ -5,6 +5,7 @@
 #include "src/shim/capture.h"
 #include "src/shim/devices.h"
 #include "src/shim/driver.h"
+#include "src/shim/meter.h"
 
 namespace divvy::shim {
 namespace {
@@ -179,6 +180,7 @@ void RestoreContext(uint32_t slot, CUcontext context) noexcept {
 void ContextGone(uint32_t slot) noexcept {
   if (slot == 0) return;
   ContextSlot& context = g_process.context[slot];
+  MeterContextGone(slot);
   Gone gone{};
   g_process.live.Sweep([&](const LiveEntry& entry) {
     if (entry.owner != slot || !DiesWithContext(entry.family)) return false;

@@ -74,7 +74,7 @@ int Connect(const char* path, unsigned timeout_ms, int* out) noexcept {
 struct Answer {
   char bytes[wire::kMaxMessage];
   ssize_t size = 0;
-  int fd[2] = {-1, -1};
+  int fd[3] = {-1, -1, -1};
 };
 
 int Receive(int socket_fd, unsigned timeout_ms, Answer* out) noexcept {
@@ -100,7 +100,7 @@ int Receive(int socket_fd, unsigned timeout_ms, Answer* out) noexcept {
     for (size_t i = 0; i < count; ++i) {
       int fd;
       memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-      if (taken < 2)
+      if (taken < 3)
         out->fd[taken++] = fd;
       else
         close(fd);
@@ -109,7 +109,7 @@ int Receive(int socket_fd, unsigned timeout_ms, Answer* out) noexcept {
   return 0;
 }
 
-int Map(const wire::Welcome& w, const int (&fd)[2], Welcomed* out) noexcept {
+int Map(const wire::Welcome& w, const int (&fd)[3], Welcomed* out) noexcept {
   // The daemon's word is taken for the segments' sizes: it sealed them, and a tenant trusts it.
   if (w.policy_bytes < region::kPolicyBytes || w.usage_bytes < region::kUsageBytes || w.slot == 0 ||
       w.slot >= region::kMaxSlots || w.device_count > region::kMaxDevices || fd[0] < 0 || fd[1] < 0)
@@ -121,15 +121,21 @@ int Map(const wire::Welcome& w, const int (&fd)[2], Welcomed* out) noexcept {
     if (usage != MAP_FAILED) munmap(usage, region::kUsageBytes);
     return ENOMEM;
   }
+  // Without a bell the daemon is not called, only found out a little later.
+  void* bell =
+      fd[2] < 0 ? MAP_FAILED
+                : mmap(nullptr, region::kBellBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd[2], 0);
+  out->bell = bell == MAP_FAILED ? nullptr : static_cast<region::Bell*>(bell);
   out->policy = static_cast<const region::Policy*>(policy);
   out->usage = static_cast<region::Usage*>(usage);
   if (out->policy->magic != region::kPolicyMagic || out->usage->magic != region::kUsageMagic ||
       out->policy->version != region::kLayoutVersion ||
       out->usage->version != region::kLayoutVersion || out->policy->generation != w.generation ||
       out->policy->device_count > region::kMaxDevices) {
-    Unmap(out->policy, out->usage);
+    Unmap(out->policy, out->usage, out->bell);
     out->policy = nullptr;
     out->usage = nullptr;
+    out->bell = nullptr;
     return EPROTO;
   }
   return 0;
@@ -147,7 +153,7 @@ void PrepareHello(wire::Hello* hello) noexcept {
   hello->command[sizeof(hello->command) - 1] = 0;
 }
 
-int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[2], const wire::Hello& hello,
+int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[3], const wire::Hello& hello,
                Welcomed* out) noexcept {
   if (bytes == 0) return ECONNRESET;
   wire::Header header;
@@ -198,9 +204,10 @@ int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout
   return 0;
 }
 
-void Unmap(const region::Policy* policy, region::Usage* usage) noexcept {
+void Unmap(const region::Policy* policy, region::Usage* usage, region::Bell* bell) noexcept {
   if (policy != nullptr) munmap(const_cast<region::Policy*>(policy), region::kPolicyBytes);
   if (usage != nullptr) munmap(usage, region::kUsageBytes);
+  if (bell != nullptr) munmap(bell, region::kBellBytes);
 }
 
 }  // namespace divvy::shim

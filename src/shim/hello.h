@@ -14,6 +14,7 @@ struct Welcomed {
   wire::Welcome welcome;
   const region::Policy* policy = nullptr;  // read-only; nullptr if `same_generation`
   region::Usage* usage = nullptr;
+  region::Bell* bell = nullptr;  // nullptr also where the daemon gives none
   bool same_generation = false;  // the daemon we already know: nothing was mapped
 };
 
@@ -22,15 +23,15 @@ struct Welcomed {
 int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
              Welcomed* out) noexcept;
 
-// The middle part of it: checks one received packet and maps the segments that came with it (-1:
-// none). 0 or an errno as above; the descriptors stay the caller's.
-int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[2], const wire::Hello& hello,
+// The middle part of it: checks one received packet and maps the segments that came with it
+// (policy, usage, bell; -1: none). 0 or an errno as above; the descriptors stay the caller's.
+int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[3], const wire::Hello& hello,
                Welcomed* out) noexcept;
 
 // Fills header, versions, pid and command; the caller adds charges and flags.
 void PrepareHello(wire::Hello* hello) noexcept;
 
 // Unmaps what SayHello mapped.
-void Unmap(const region::Policy* policy, region::Usage* usage) noexcept;
+void Unmap(const region::Policy* policy, region::Usage* usage, region::Bell* bell) noexcept;
 
 }  // namespace divvy::shim

@@ -19,7 +19,8 @@ int Segment(size_t bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace divvy;
-  static const int segments[2] = {Segment(region::kPolicyBytes), Segment(region::kUsageBytes)};
+  static const int segments[3] = {Segment(region::kPolicyBytes), Segment(region::kUsageBytes),
+                                  Segment(region::kBellBytes)};
   if (size < 1) return 0;
   // Twice the first byte is the packet's length; what is left begins both segments.
   const size_t packet = data[0] * 2u < size - 1 ? data[0] * 2u : size - 1;
@@ -38,8 +39,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (out.policy->device_count > region::kMaxDevices || out.welcome.slot >= region::kMaxSlots ||
         out.welcome.slot == 0)
       abort();
-    shim::Unmap(out.policy, out.usage);
-  } else if (out.policy != nullptr || out.usage != nullptr) {
+    shim::Unmap(out.policy, out.usage, out.bell);
+  } else if (out.policy != nullptr || out.usage != nullptr || out.bell != nullptr) {
     abort();
   }
   return 0;

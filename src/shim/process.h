@@ -10,6 +10,8 @@
 #include <cstdint>
 
 #include "src/region/layout.h"
+#include "src/shim/estimate.h"
+#include "src/shim/events.h"
 #include "src/shim/live_table.h"
 #include "src/shim/lock.h"
 
@@ -35,8 +37,10 @@ enum class Standing : uint32_t {
 struct Session {
   const region::Policy* policy;
   region::Usage* usage;
+  region::Bell* bell;  // nullptr: the daemon gave none
   uint64_t generation;
   uint32_t slot;
+  bool pinned;                         // the GPU may write into its pages: they stay mapped
   uint32_t sequence;                   // of our operations on the books; under Process::books
   int8_t policy_index[kLocalDevices];  // local index -> index in policy, -1: no share any more
   int8_t local_index[region::kMaxDevices];
@@ -64,6 +68,23 @@ struct DeviceState {
 
 struct Pool;
 struct PhysicalRecord;
+struct DeviceMeter;
+
+// While `divvy record` watches: when a thread last submitted.
+struct ThreadGap {
+  std::atomic<uint64_t> thread, end_ns;
+  std::atomic<uint32_t> synced;
+};
+constexpr unsigned kThreadGaps = 64;
+
+// Where this process's markers are written; see marker.h.
+struct MarkerPages {
+  std::atomic<uint32_t> state;  // 0 not registered, 1 a thread is at it, 2 registered
+  std::atomic<uint32_t> by_event;
+  std::atomic<uint64_t> generation;     // whose pages
+  std::atomic<uint64_t> device_offset;  // device address - host address
+  std::atomic<uint32_t> context;        // slot of the one it was done in
+};
 
 struct alignas(4096) Process {
   // --- read by every hook ---
@@ -73,7 +94,12 @@ struct alignas(4096) Process {
   // look closer; nullptr until attached. See gate.h.
   std::atomic<const region::U32*> gate_word;
   std::atomic<region::U64*> launches;
+  std::atomic<uint64_t> meter_at;  // the launch from which on one is metered, though the word is 0
   std::atomic<uint32_t> open_captures;
+  std::atomic<uint32_t>
+      only_device;                 // local index + 1 of the only one shared; 0: there are several
+  std::atomic<uint32_t> plain;     // 1: driver bound, nothing metered: see Plain() in meter.h
+  std::atomic<uint32_t> metering;  // devices (bits, local) where syncs and copies are told about
 
   // --- changing the books: one thread at a time ---
   alignas(64) BoundedLock books;
@@ -115,6 +141,15 @@ struct alignas(4096) Process {
   std::atomic<uint32_t> arrays_bound;       // 1: this process maps memory into sparse arrays
   std::atomic<uint32_t> graph_memory_seen;  // 1: this process makes graphs that allocate
   std::atomic<uint32_t> degraded;           // faults of our own
+
+  // --- the meter (meter.h) ---
+  std::atomic<DeviceMeter*> meter[kLocalDevices];
+  BoundedLock meters_lock;
+  std::atomic<EstimateTable*> estimates;
+  MarkerPages marker_pages;
+  EventCell event_cell[kEventCells];
+  Probe probe[kProbes];
+  ThreadGap thread_gap[kThreadGaps];
 
   LiveTable live;
 };

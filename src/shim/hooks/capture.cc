@@ -9,7 +9,9 @@ namespace {
 // Counted before the driver begins, so that no allocation beside it is mistaken for one in the
 // stream's own time; taken back if it did not.
 template <typename Begin>
-CUresult BeginCapture(const Begin& begin) noexcept {
+CUresult BeginCapture(CUstream stream, const Begin& begin) noexcept {
+  // In a capture the stream takes no marker.
+  if (Metering()) MeterBeforeWait(stream);
   g_process.open_captures.fetch_add(1, std::memory_order_relaxed);
   const CUresult r = begin();
   if (r != CUDA_SUCCESS) g_process.open_captures.fetch_sub(1, std::memory_order_relaxed);
@@ -42,19 +44,21 @@ bool IsCapturing(CUstream stream, bool per_thread) noexcept {
 
 CUresult hook_cuStreamBeginCapture(CUstream hStream) noexcept {
   DIVVY_ENTER(cuStreamBeginCapture, (hStream));
-  return BeginCapture([&] { return g_driver.cuStreamBeginCapture(hStream); });
+  return BeginCapture(hStream, [&] { return g_driver.cuStreamBeginCapture(hStream); });
 }
 CUresult hook_cuStreamBeginCapture_ptsz(CUstream hStream) noexcept {
   DIVVY_ENTER(cuStreamBeginCapture_ptsz, (hStream));
-  return BeginCapture([&] { return g_driver.cuStreamBeginCapture_ptsz(hStream); });
+  return BeginCapture(StreamOr(hStream, CU_STREAM_PER_THREAD),
+                      [&] { return g_driver.cuStreamBeginCapture_ptsz(hStream); });
 }
 CUresult hook_cuStreamBeginCapture_v2(CUstream hStream, CUstreamCaptureMode mode) noexcept {
   DIVVY_ENTER(cuStreamBeginCapture_v2, (hStream, mode));
-  return BeginCapture([&] { return g_driver.cuStreamBeginCapture_v2(hStream, mode); });
+  return BeginCapture(hStream, [&] { return g_driver.cuStreamBeginCapture_v2(hStream, mode); });
 }
 CUresult hook_cuStreamBeginCapture_v2_ptsz(CUstream hStream, CUstreamCaptureMode mode) noexcept {
   DIVVY_ENTER(cuStreamBeginCapture_v2_ptsz, (hStream, mode));
-  return BeginCapture([&] { return g_driver.cuStreamBeginCapture_v2_ptsz(hStream, mode); });
+  return BeginCapture(StreamOr(hStream, CU_STREAM_PER_THREAD),
+                      [&] { return g_driver.cuStreamBeginCapture_v2_ptsz(hStream, mode); });
 }
 CUresult hook_cuStreamBeginCaptureToGraph(CUstream hStream, CUgraph hGraph,
                                           const CUgraphNode* dependencies,
@@ -63,7 +67,7 @@ CUresult hook_cuStreamBeginCaptureToGraph(CUstream hStream, CUgraph hGraph,
                                           CUstreamCaptureMode mode) noexcept {
   DIVVY_ENTER(cuStreamBeginCaptureToGraph,
               (hStream, hGraph, dependencies, dependencyData, numDependencies, mode));
-  return BeginCapture([&] {
+  return BeginCapture(hStream, [&] {
     return g_driver.cuStreamBeginCaptureToGraph(hStream, hGraph, dependencies, dependencyData,
                                                 numDependencies, mode);
   });
@@ -75,7 +79,7 @@ CUresult hook_cuStreamBeginCaptureToGraph_ptsz(CUstream hStream, CUgraph hGraph,
                                                CUstreamCaptureMode mode) noexcept {
   DIVVY_ENTER(cuStreamBeginCaptureToGraph_ptsz,
               (hStream, hGraph, dependencies, dependencyData, numDependencies, mode));
-  return BeginCapture([&] {
+  return BeginCapture(StreamOr(hStream, CU_STREAM_PER_THREAD), [&] {
     return g_driver.cuStreamBeginCaptureToGraph_ptsz(hStream, hGraph, dependencies, dependencyData,
                                                      numDependencies, mode);
   });
@@ -89,14 +93,25 @@ CUresult hook_cuStreamEndCapture_ptsz(CUstream hStream, CUgraph* phGraph) noexce
   return Ended(g_driver.cuStreamEndCapture_ptsz(hStream, phGraph));
 }
 
-// Streams are not followed: which device a stream is on is asked when it matters.
+// Streams are not followed: which device a stream is on is asked when it matters, and those with
+// metered work have a lane.
 DIVVY_FORWARDED(cuStreamCreate, (CUstream * phStream, unsigned int Flags), (phStream, Flags))
 DIVVY_FORWARDED(cuStreamCreateWithPriority, (CUstream * phStream, unsigned int flags, int priority),
                 (phStream, flags, priority))
-DIVVY_FORWARDED(cuStreamDestroy, (CUstream hStream), (hStream))
-DIVVY_FORWARDED(cuStreamDestroy_v2, (CUstream hStream), (hStream))
 DIVVY_FORWARDED(cuGreenCtxStreamCreate,
                 (CUstream * phStream, CUgreenCtx greenCtx, unsigned int flags, int priority),
                 (phStream, greenCtx, flags, priority))
+
+// A destroyed stream's work goes on to its end, which a marker tells; then its lane is free.
+CUresult hook_cuStreamDestroy(CUstream hStream) noexcept {
+  EnsureDriver();
+  MeterStreamEnds(hStream);
+  return g_driver.cuStreamDestroy(hStream);
+}
+CUresult hook_cuStreamDestroy_v2(CUstream hStream) noexcept {
+  EnsureDriver();
+  MeterStreamEnds(hStream);
+  return g_driver.cuStreamDestroy_v2(hStream);
+}
 
 }  // namespace divvy::shim

@@ -28,36 +28,101 @@ bool ShareUsedUp(DriverSymbol symbol) noexcept {
 
 // By class of the table. What puts work on the device's compute engines passes the gate. Copies
 // between host and device run beside kernels on engines of their own and are not held, nor are
-// those whose direction is known at run time only.
-#define DIVVY_OF_CLASS_LAUNCH DIVVY_SUBMITTED
-#define DIVVY_OF_CLASS_GRAPH DIVVY_SUBMITTED
-#define DIVVY_OF_CLASS_MEMSET DIVVY_SUBMITTED
-#define DIVVY_OF_CLASS_COPY_DEVICE DIVVY_SUBMITTED
-#define DIVVY_OF_CLASS_COPY_HOST DIVVY_FORWARDED
-#define DIVVY_OF_CLASS_COPY_ANY DIVVY_FORWARDED
-#define DIVVY_OF_CLASS_MANAGED DIVVY_FORWARDED
+// those whose direction is known at run time only; while others contend they are counted and the
+// stream's lane says that it waits for them.
+#define DIVVY_COPY(symbol, parameters, arguments, stream, bytes)               \
+  namespace {                                                                  \
+  __attribute__((noinline, cold)) CUresult Slow_##symbol parameters noexcept { \
+    EnterSlow();                                                               \
+    if (!Metering()) return g_driver.symbol arguments;                         \
+    CopyMark mark;                                                             \
+    MeterBeforeCopy(stream, bytes, &mark);                                     \
+    const CUresult r = g_driver.symbol arguments;                              \
+    MeterAfterCopy(&mark);                                                     \
+    return r;                                                                  \
+  }                                                                            \
+  }                                                                            \
+  CUresult hook_##symbol parameters noexcept {                                 \
+    if (!Plain()) return Slow_##symbol arguments;                              \
+    return g_driver.symbol arguments;                                          \
+  }
+#define DIVVY_BLOCKING_COPY(symbol, parameters, arguments, stream, bytes)      \
+  namespace {                                                                  \
+  __attribute__((noinline, cold)) CUresult Slow_##symbol parameters noexcept { \
+    EnterSlow();                                                               \
+    if (!Metering()) return g_driver.symbol arguments;                         \
+    MeterBlockingCopy(stream, bytes);                                          \
+    const CUresult r = g_driver.symbol arguments;                              \
+    MeterAfterWait();                                                          \
+    return r;                                                                  \
+  }                                                                            \
+  }                                                                            \
+  CUresult hook_##symbol parameters noexcept {                                 \
+    if (!Plain()) return Slow_##symbol arguments;                              \
+    return g_driver.symbol arguments;                                          \
+  }
+#define DIVVY_SUBMIT_MEMSET(symbol, parameters, arguments, stream, bytes) \
+  DIVVY_SUBMITTED(symbol, parameters, arguments, BytesOperation(1, bytes, stream))
+#define DIVVY_SUBMIT_COPY_DEVICE(symbol, parameters, arguments, stream, bytes) \
+  DIVVY_SUBMITTED(symbol, parameters, arguments, BytesOperation(2, bytes, stream))
+#define DIVVY_SUBMIT_COPY_HOST DIVVY_COPY
+#define DIVVY_SUBMIT_COPY_ANY DIVVY_COPY
+#define DIVVY_SUBMIT_MANAGED(symbol, parameters, arguments, stream, bytes) \
+  DIVVY_FORWARDED(symbol, parameters, arguments)
 #define DIVVY_HOOK_SUBMIT(symbol, CLASS, parameters, arguments, stream, bytes) \
-  DIVVY_OF_CLASS_##CLASS(symbol, parameters, arguments)
+  DIVVY_SUBMIT_##CLASS(symbol, parameters, arguments, stream, bytes)
 #define DIVVY_HOOK_BLOCKING(symbol, CLASS, parameters, arguments, stream, bytes) \
-  DIVVY_OF_CLASS_##CLASS(symbol, parameters, arguments)
+  DIVVY_BLOCKING_COPY(symbol, parameters, arguments, stream, bytes)
 
-// The program has seen the device get somewhere: pools with frees may have given memory back.
+// The program waits for the device, or has seen it get somewhere: pools with frees may have given
+// memory back.
 #define DIVVY_HOOK_SYNC(symbol, CLASS, parameters, arguments, stream)          \
   namespace {                                                                  \
   __attribute__((noinline, cold)) CUresult Slow_##symbol parameters noexcept { \
-    EnsureDriver();                                                            \
+    EnterSlow();                                                               \
+    if (Metering()) MeterBeforeWait(stream);                                   \
     const CUresult r = g_driver.symbol arguments;                              \
+    if (Metering()) MeterAfterWait();                                          \
     if (r == CUDA_SUCCESS && PoolsDirty()) PollDirtySlow();                    \
     return r;                                                                  \
   }                                                                            \
   }                                                                            \
   CUresult hook_##symbol parameters noexcept {                                 \
-    if (!DriverBound() || PoolsDirty()) return Slow_##symbol arguments;        \
+    if (!Plain() || PoolsDirty()) return Slow_##symbol arguments;              \
     return g_driver.symbol arguments;                                          \
   }
 
-#define DIVVY_HOOK_ORDER(symbol, CLASS, parameters, arguments, stream) \
-  DIVVY_FORWARDED(symbol, parameters, arguments)
+// Waits, host functions and callbacks hold their stream back; writes and signals do not.
+namespace {
+constexpr bool HoldsBack(const char* symbol) {
+  const auto has = [symbol](const char* word) {
+    for (const char* at = symbol; *at != 0; ++at) {
+      unsigned i = 0;
+      while (word[i] != 0 && at[i] == word[i]) ++i;
+      if (word[i] == 0) return true;
+    }
+    return false;
+  };
+  return !has("WriteValue") && !has("Signal");
+}
+static_assert(HoldsBack("cuStreamWaitValue32") && HoldsBack("cuLaunchHostFunc") &&
+              !HoldsBack("cuStreamWriteValue64_v2"));
+}  // namespace
+#define DIVVY_HOOK_ORDER(symbol, CLASS, parameters, arguments, stream)         \
+  namespace {                                                                  \
+  __attribute__((noinline, cold)) CUresult Slow_##symbol parameters noexcept { \
+    EnterSlow();                                                               \
+    const bool holds = HoldsBack(#symbol) && Metering();                       \
+    if (holds) MeterBeforeHold(stream);                                        \
+    const CUresult r = g_driver.symbol arguments;                              \
+    if (holds) MeterHeld(stream);                                              \
+    return r;                                                                  \
+  }                                                                            \
+  }                                                                            \
+  CUresult hook_##symbol parameters noexcept {                                 \
+    if (!Plain()) return Slow_##symbol arguments;                              \
+    return g_driver.symbol arguments;                                          \
+  }
 
 #define DIVVY_HOOK_GUARD(symbol, CLASS, parameters, arguments, allowed)                         \
   CUresult hook_##symbol parameters noexcept {                                                  \

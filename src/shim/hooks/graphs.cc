@@ -247,17 +247,19 @@ CUresult hook_cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
 }
 
 CUresult hook_cuGraphLaunch(CUgraphExec hGraph, CUstream hStream) noexcept {
-  if (const CUresult r = PassGate(); __builtin_expect(r != CUDA_SUCCESS, 0)) return r;
-  if (!MemorySeen()) return g_driver.cuGraphLaunch(hGraph, hStream);
-  return WithGraphMemory(DriverSymbol::cuGraphLaunch, hGraph, hStream, false,
-                         [&] { return g_driver.cuGraphLaunch(hGraph, hStream); });
+  return Submitted(GraphOperation(hGraph, StreamOr(hStream, CU_STREAM_LEGACY)), [&] {
+    if (!MemorySeen()) return g_driver.cuGraphLaunch(hGraph, hStream);
+    return WithGraphMemory(DriverSymbol::cuGraphLaunch, hGraph, hStream, false,
+                           [&] { return g_driver.cuGraphLaunch(hGraph, hStream); });
+  });
 }
 
 CUresult hook_cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream) noexcept {
-  if (const CUresult r = PassGate(); __builtin_expect(r != CUDA_SUCCESS, 0)) return r;
-  if (!MemorySeen()) return g_driver.cuGraphLaunch_ptsz(hGraphExec, hStream);
-  return WithGraphMemory(DriverSymbol::cuGraphLaunch_ptsz, hGraphExec, hStream, true,
-                         [&] { return g_driver.cuGraphLaunch_ptsz(hGraphExec, hStream); });
+  return Submitted(GraphOperation(hGraphExec, StreamOr(hStream, CU_STREAM_PER_THREAD)), [&] {
+    if (!MemorySeen()) return g_driver.cuGraphLaunch_ptsz(hGraphExec, hStream);
+    return WithGraphMemory(DriverSymbol::cuGraphLaunch_ptsz, hGraphExec, hStream, true,
+                           [&] { return g_driver.cuGraphLaunch_ptsz(hGraphExec, hStream); });
+  });
 }
 
 CUresult hook_cuGraphUpload(CUgraphExec hGraph, CUstream hStream) noexcept {

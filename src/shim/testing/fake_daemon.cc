@@ -35,13 +35,17 @@ FakeDaemon::~FakeDaemon() {
 void FakeDaemon::MakeSegments(uint64_t generation) {
   policy_fd_ = memfd_create("policy", MFD_CLOEXEC);
   usage_fd_ = memfd_create("usage", MFD_CLOEXEC);
+  bell_fd_ = memfd_create("bell", MFD_CLOEXEC);
   if (ftruncate(policy_fd_, region::kPolicyBytes) != 0 ||
+      ftruncate(bell_fd_, region::kBellBytes) != 0 ||
       ftruncate(usage_fd_, region::kUsageBytes) != 0)
     abort();
   policy_ = static_cast<region::Policy*>(
       mmap(nullptr, region::kPolicyBytes, PROT_READ | PROT_WRITE, MAP_SHARED, policy_fd_, 0));
   usage_ = static_cast<region::Usage*>(
       mmap(nullptr, region::kUsageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, usage_fd_, 0));
+  bell_ = static_cast<region::Bell*>(
+      mmap(nullptr, region::kBellBytes, PROT_READ | PROT_WRITE, MAP_SHARED, bell_fd_, 0));
   policy_->magic = region::kPolicyMagic;
   policy_->version = region::kLayoutVersion;
   policy_->size_bytes = region::kPolicyBytes;
@@ -68,6 +72,13 @@ void FakeDaemon::MakeSegments(uint64_t generation) {
 // Alive however long a busy machine takes over a test.
 void FakeDaemon::Beat() { policy_->heartbeat_ns = UINT64_MAX / 2; }
 
+void FakeDaemon::SetGate(uint32_t bits, unsigned device) {
+  region::U32& word = gate(device).word;
+  const uint32_t sequence = bits == 0 ? 0 : ++gate_sequence_ * region::kGateSequence;
+  word.store(bits | sequence, std::memory_order_release);
+  Futex(&word, FUTEX_WAKE, INT32_MAX, nullptr);
+}
+
 void FakeDaemon::Listen() {
   listener_ = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   sockaddr_un address{};
@@ -90,6 +101,7 @@ void FakeDaemon::Die() {
   connections_.clear();
   close(policy_fd_);
   close(usage_fd_);
+  close(bell_fd_);
   policy_->heartbeat_ns = 1;  // long ago
 }
 
@@ -144,18 +156,19 @@ void FakeDaemon::Answer(int connection) {
       }
   }
   iovec part{&welcome, sizeof(welcome)};
-  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))] = {};
+  const int fds[3] = {policy_fd_, usage_fd_, bell_fd_};
+  const size_t bytes = (gives_bell_ ? 3 : 2) * sizeof(int);
+  alignas(cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control;
-  message.msg_controllen = sizeof(control);
+  message.msg_controllen = CMSG_SPACE(bytes);
   cmsghdr* c = CMSG_FIRSTHDR(&message);
   c->cmsg_level = SOL_SOCKET;
   c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(2 * sizeof(int));
-  const int fds[2] = {policy_fd_, usage_fd_};
-  memcpy(CMSG_DATA(c), fds, sizeof(fds));
+  c->cmsg_len = CMSG_LEN(bytes);
+  memcpy(CMSG_DATA(c), fds, bytes);
   sendmsg(connection, &message, MSG_NOSIGNAL);
 }
 

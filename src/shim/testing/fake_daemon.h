@@ -30,6 +30,14 @@ class FakeDaemon {
   // What the shim reads and writes.
   region::Policy& policy() { return *policy_; }
   region::Usage& usage() { return *usage_; }
+  region::Bell& bell() { return *bell_; }
+  void GiveNoBell() { gives_bell_ = false; }
+  region::PolicyGate& gate(unsigned device = 0) { return policy_->device[device].gate; }
+  region::Meter& meter(unsigned slot = 1, unsigned device = 0) {
+    return usage_->meter[slot].device[device];
+  }
+  // Another value of a gate's word, with its waiters woken, as divvyd writes it.
+  void SetGate(uint32_t bits, unsigned device = 0);
   const std::string& socket() const { return path_; }
 
   uint64_t BookBytes(unsigned device = 0) { return region::BookBytes(*usage_, device); }
@@ -52,10 +60,13 @@ class FakeDaemon {
 
   std::vector<FakeShare> shares_;
   std::string folder_, path_;
-  int listener_ = -1, policy_fd_ = -1, usage_fd_ = -1, stop_[2] = {-1, -1};
+  int listener_ = -1, policy_fd_ = -1, usage_fd_ = -1, bell_fd_ = -1, stop_[2] = {-1, -1};
   std::vector<int> connections_;
   region::Policy* policy_ = nullptr;
   region::Usage* usage_ = nullptr;
+  region::Bell* bell_ = nullptr;
+  std::atomic<bool> gives_bell_{true};
+  uint32_t gate_sequence_ = 0;
   uint32_t next_slot_ = 1, daemon_sequence_ = 0;
   std::atomic<unsigned> hellos_{0};
   std::atomic<uint32_t> refuse_{0};

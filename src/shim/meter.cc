@@ -1,0 +1,344 @@
+// The meter; see meter.h.
+#include "src/shim/meter.h"
+
+#include "src/shim/attach.h"
+#include "src/shim/capture.h"
+#include "src/shim/driver.h"
+#include "src/shim/events.h"
+#include "src/shim/marker.h"
+#include "src/shim/pages.h"
+#include "src/shim/record.h"
+
+namespace divvy::shim {
+namespace {
+
+constexpr uint64_t kUnknownNs = 50000;  // an operation's length until any is known
+constexpr uint64_t kShortCopy = 64 << 10;
+
+EstimateTable* Estimates() noexcept {
+  EstimateTable* table = g_process.estimates.load(std::memory_order_acquire);
+  if (__builtin_expect(table != nullptr, 1)) return table;
+  auto* made = static_cast<EstimateTable*>(MapPages(sizeof(EstimateTable)));
+  if (made == nullptr) return nullptr;
+  if (g_process.estimates.compare_exchange_strong(table, made)) return made;
+  UnmapPages(made, sizeof(EstimateTable));
+  return table;
+}
+
+void Add(region::U64& counter, uint64_t n) noexcept {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
+
+// Runs `body(meter)` for each device that is metered now.
+template <typename Body>
+void EachMetered(const Body& body) noexcept {
+  for (uint32_t bits = g_process.metering.load(std::memory_order_relaxed); bits != 0;
+       bits &= bits - 1)
+    if (DeviceMeter* m = MeterIfAny(static_cast<unsigned>(__builtin_ctz(bits)))) body(*m);
+}
+
+// The lane of a stream that has one already, on whatever device; entered.
+template <typename Body>
+void InLaneOf(CUstream stream, const Body& body) noexcept {
+  const StreamName name = NameOf(stream);
+  EachMetered([&](DeviceMeter& meter) {
+    LaneState* lane = FindLane(meter, name);
+    if (lane == nullptr || !EnterLane(*lane, name.key)) return;
+    body(meter, *lane);
+    LeaveLane(*lane);
+  });
+}
+
+void MarkLane(DeviceMeter& meter, LaneState& lane) noexcept {
+  const uint64_t key = lane.key.load(std::memory_order_acquire);
+  if (key == kNoStream || key == kOrphan || key == kSharedByAll || !Unmarked(meter, lane) ||
+      !EnterLane(lane, key))
+    return;
+  if (MayMark(meter, lane)) PutMarker(meter, lane, lane.stream, MarkerKind::kDone, -1);
+  LeaveLane(lane);
+}
+
+// The context's own end, or what follows an error that ends it: no marker in it will be written.
+bool EndsContext(CUresult r) noexcept {
+  switch (r) {
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_HARDWARE_STACK_ERROR:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+    case CUDA_ERROR_INVALID_PC:
+    case CUDA_ERROR_LAUNCH_FAILED:
+    case CUDA_ERROR_UNKNOWN:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void SettleContext(DeviceMeter& meter, uint32_t context, bool for_good) noexcept {
+  const uint32_t used = meter.used.load(std::memory_order_acquire);
+  for (uint32_t i = 0; i < used; ++i) {
+    LaneState& lane = meter.lane[i];
+    if (lane.context != context || lane.key.load(std::memory_order_acquire) == kNoStream) continue;
+    Settle(meter, lane);
+    if (for_good) lane.key.store(kOrphan, std::memory_order_release);
+  }
+}
+
+DeviceMeter* MakeMeter(const Session& session, unsigned local, unsigned index) noexcept {
+  if (!g_process.meters_lock.Lock()) return nullptr;
+  DeviceMeter* meter = g_process.meter[local].load(std::memory_order_acquire);
+  if (meter == nullptr || meter->generation != session.generation) {
+    // The old one stays: threads may be inside, the GPU may still write what it knows of.
+    meter = static_cast<DeviceMeter*>(MapPages(sizeof(DeviceMeter)));
+    if (meter != nullptr) {
+      meter->generation = session.generation;
+      meter->gate = &session.policy->device[index].gate;
+      meter->shared = &session.usage->meter[session.slot].device[index];
+      meter->index = static_cast<uint8_t>(index);
+      meter->local = static_cast<uint8_t>(local);
+      // Release: partner of MeterOf.
+      g_process.meter[local].store(meter, std::memory_order_release);
+    } else {
+      Degrade(9);
+    }
+  }
+  g_process.meters_lock.Unlock();
+  return meter;
+}
+
+}  // namespace
+
+// All of plain and metering is seq_cst here: whoever comes second sees the other's.
+void SetMetering(unsigned local, bool on) noexcept {
+  const uint32_t bit = 1u << local;
+  if (((g_process.metering.load(std::memory_order_relaxed) & bit) != 0) == on) return;
+  if (on) {
+    g_process.metering.fetch_or(bit);
+    g_process.plain.store(0);
+  } else {
+    g_process.metering.fetch_and(~bit);
+  }
+}
+
+void EnterSlow() noexcept {
+  EnsureDriver();
+  if (!DriverBound() || Metering()) return;
+  g_process.plain.store(1);
+  if (g_process.metering.load() != 0) g_process.plain.store(0);
+}
+
+DeviceMeter* MeterIfAny(unsigned local) noexcept {
+  return g_process.meter[local].load(std::memory_order_acquire);
+}
+
+DeviceMeter* MeterOf(const Session& session, unsigned local) noexcept {
+  DeviceMeter* meter = MeterIfAny(local);
+  if (__builtin_expect(meter != nullptr && meter->generation == session.generation, 1))
+    return meter;
+  const int index = session.policy_index[local];
+  return index < 0 ? nullptr : MakeMeter(session, local, static_cast<unsigned>(index));
+}
+
+uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, bool* learn) noexcept {
+  uint64_t mean = meter.mean_ns.load(std::memory_order_relaxed);
+  EstimateTable* table = Estimates();
+  const Estimate known = table != nullptr ? table->Use(op.key) : Estimate{0, false};
+  *learn = known.learn;
+  if (known.ns == 0) return mean != 0 ? mean : kUnknownNs;
+  mean = mean == 0 ? known.ns : mean - mean / 16 + known.ns / 16;
+  meter.mean_ns.store(mean, std::memory_order_relaxed);
+  meter.shared->estimate_ns.store(mean, std::memory_order_relaxed);
+  return known.ns;
+}
+
+void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, uint64_t estimate_ns,
+                    bool learn, uint64_t batch, uint64_t earlier_ns, Submission* out) noexcept {
+  out->meter = &meter;
+  out->lane = nullptr;
+  out->stream = op.stream;
+  out->estimate_ns = estimate_ns;
+  out->probe = -1;
+  out->each_op = pace.each_op;
+  const StreamName name = NameOf(op.stream);
+  uint64_t key;
+  LaneState* lane;
+  do {
+    lane = ClaimLane(meter, name, op.stream, &key);
+    if (lane == nullptr) {
+      meter.in_flight_ns.fetch_sub(estimate_ns + earlier_ns, std::memory_order_relaxed);
+      return;
+    }
+  } while (!EnterLane(*lane, key));
+  out->lane = lane;
+  region::Lane& shared = SharedOf(meter, *lane);
+
+  if (batch > 1) {
+    // They are with the driver already, on this stream or others.
+    lane->returned_ns.fetch_add(earlier_ns, std::memory_order_relaxed);
+    lane->inside.fetch_add((batch - 1) << 16, std::memory_order_relaxed);
+  }
+  const uint64_t before = shared.issued.fetch_add(batch, std::memory_order_relaxed) + batch - 1;
+  Add(meter.shared->operations, batch);
+
+  Observe(meter, *lane);
+  const bool alone_inside = lane->inside.load(std::memory_order_relaxed) == (before << 16 | 1);
+  const bool reached = QueueReached(meter, *lane);
+  const uint64_t last = lane->last_word.load(std::memory_order_relaxed);
+  const bool shared_by_all = key == kSharedByAll;
+  // The default stream beside a capture: the call will fail or was told to be careful; no marker.
+  const bool silent =
+      op.stream == CU_STREAM_LEGACY && g_process.open_captures.load(std::memory_order_relaxed) != 0;
+  const bool idle = alone_inside && reached && !shared_by_all &&
+                    shared.marked.load(std::memory_order_relaxed) == before - (batch - 1);
+  // Of a stretch that a copy's end, or a wait's, has begun or will.
+  const bool first = last == MarkerWord(before, MarkerKind::kStart);
+  const bool begins = idle && !first;
+  if (!silent && !(shared_by_all && !reached)) {
+    if (begins || pace.each_op ||
+        (lane->held.load(std::memory_order_relaxed) != 0 && !shared_by_all))
+      PutMarker(meter, *lane, op.stream, MarkerKind::kStart, -1);
+    out->mark = idle || first || pace.lone || pace.each_op || learn;
+  } else {
+    out->mark = false;
+  }
+  if ((learn || pace.each_op) && out->mark && lane->context != 0) {
+    out->probe = TakeProbe(lane->context);
+    if (out->probe >= 0) {
+      Probe& probe = ProbeAt(out->probe);
+      probe.key = op.key;
+      probe.device = meter.index;
+      probe.kind = static_cast<uint8_t>(op.kind);
+      probe.record = pace.each_op;
+      if (pace.each_op) {
+        const Gap gap = TakeGap();
+        probe.gap_ns = gap.ns;
+        probe.synced = gap.synced;
+      }
+      if (g_driver.cuEventRecord(EventOf(probe.start), op.stream) != CUDA_SUCCESS) {
+        GiveProbe(out->probe);
+        out->probe = -1;
+      }
+    }
+  }
+  if (!out->mark && !silent && !(shared_by_all && !reached)) {
+    const uint64_t unmarked = lane->returned_ns.load(std::memory_order_relaxed) -
+                              lane->marked_ns.load(std::memory_order_relaxed) + estimate_ns;
+    out->mark = reached || unmarked >= pace.space_ns ||
+                (lane->sort == LaneStream::kLegacy && OthersBusy(meter, *lane));
+  }
+}
+
+void EndOperation(Submission* s, CUresult answer) noexcept {
+  if (s->lane == nullptr) return;
+  DeviceMeter& meter = *s->meter;
+  LaneState& lane = *s->lane;
+  lane.returned_ns.fetch_add(s->estimate_ns, std::memory_order_relaxed);
+  // One operation more has returned; this thread stays inside for its marker.
+  lane.inside.fetch_add(1 << 16, std::memory_order_relaxed);
+  if (answer != CUDA_SUCCESS) {
+    GiveProbe(s->probe);
+    if (EndsContext(answer))
+      SettleContext(meter, lane.context, false);
+    else if (!s->mark || !PutMarker(meter, lane, s->stream, MarkerKind::kDone, -1))
+      Observe(meter, lane);
+  } else if (s->mark) {
+    PutMarker(meter, lane, s->stream, MarkerKind::kDone, s->probe);
+  }
+  LeaveLane(lane);
+  if (s->each_op) SubmissionEnded();
+}
+
+void MarkAll(DeviceMeter& meter) noexcept {
+  const uint32_t used = meter.used.load(std::memory_order_acquire);
+  for (uint32_t i = 0; i < used; ++i) MarkLane(meter, meter.lane[i]);
+}
+
+void MeterBeforeWait(CUstream stream) noexcept {
+  if (stream == nullptr || stream == CU_STREAM_LEGACY) {
+    // The legacy stream's end is the end of what blocking streams have.
+    EachMetered([](DeviceMeter& meter) { MarkAll(meter); });
+    return;
+  }
+  InLaneOf(stream, [](DeviceMeter& meter, LaneState& lane) { MarkLane(meter, lane); });
+}
+
+void MeterAfterWait() noexcept {
+  EachMetered([](DeviceMeter& meter) { ObserveAll(meter); });
+  ThreadSynced();
+}
+
+void MeterBeforeHold(CUstream stream) noexcept {
+  if (stream == nullptr) return MeterBeforeWait(nullptr);
+  InLaneOf(stream, [](DeviceMeter& meter, LaneState& lane) { MarkLane(meter, lane); });
+}
+
+void MeterHeld(CUstream stream) noexcept {
+  if (stream == nullptr) return;
+  InLaneOf(stream,
+           [](DeviceMeter&, LaneState& lane) { lane.held.store(1, std::memory_order_relaxed); });
+}
+
+void MeterBeforeCopy(CUstream stream, uint64_t bytes, CopyMark* mark) noexcept {
+  if (IsCapturing(stream, false)) return;
+  const StreamName name = NameOf(stream);
+  mark->stream = stream;
+  EachMetered([&](DeviceMeter& meter) {
+    LaneState* lane = FindLane(meter, name);
+    if (lane == nullptr || mark->lane != nullptr || !EnterLane(*lane, name.key)) return;
+    Add(meter.shared->copies, 1);
+    Add(meter.shared->copied_bytes, bytes);
+    if (bytes < kShortCopy || !MayMark(meter, *lane) ||
+        !PutMarker(meter, *lane, stream, MarkerKind::kPaused, -1)) {
+      LeaveLane(*lane);
+      return;
+    }
+    mark->meter = &meter;
+    mark->lane = lane;
+  });
+}
+
+void MeterAfterCopy(CopyMark* mark) noexcept {
+  if (mark->lane == nullptr) return;
+  PutMarker(*mark->meter, *mark->lane, mark->stream, MarkerKind::kStart, -1);
+  LeaveLane(*mark->lane);
+}
+
+void MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept {
+  MeterBeforeWait(stream);
+  bool counted = false;
+  EachMetered([&](DeviceMeter& meter) {
+    if (counted) return;
+    Add(meter.shared->copies, 1);
+    Add(meter.shared->copied_bytes, bytes);
+    counted = true;
+  });
+}
+
+void MeterStreamEnds(CUstream stream) noexcept {
+  if (stream == nullptr) return;
+  const StreamName name = NameOf(stream);
+  for (unsigned local = 0; local < kLocalDevices; ++local) {
+    DeviceMeter* meter = MeterIfAny(local);
+    LaneState* lane = meter != nullptr ? FindLane(*meter, name) : nullptr;
+    if (lane == nullptr) continue;
+    MarkLane(*meter, *lane);
+    uint64_t key = name.key;
+    lane->key.compare_exchange_strong(key, kOrphan);
+  }
+}
+
+void MeterContextGone(uint32_t context) noexcept {
+  if (context == 0) return;
+  for (unsigned local = 0; local < kLocalDevices; ++local)
+    if (DeviceMeter* meter = MeterIfAny(local)) SettleContext(*meter, context, true);
+  MarkersLoseContext(context);
+  ForgetEvents(context);
+}
+
+}  // namespace divvy::shim

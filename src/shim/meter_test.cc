@@ -1,0 +1,482 @@
+// Gate and meter against a GPU that runs only as far as the test says: what is queued, when a
+// submission waits and what ends its wait, what divvyd would read from the counters.
+#include "src/shim/meter.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+#include <thread>
+
+#include "src/shim/attach.h"
+#include "src/shim/gate.h"
+#include "src/shim/generated/hooks.h"
+#include "src/shim/testing/fake_daemon.h"
+#include "src/shim/testing/fake_driver.h"
+#include "src/shim/testing/fake_gpu.h"
+
+namespace divvy::shim {
+namespace {
+
+using arbiter::Progress;
+using testing::FakeDaemon;
+using testing::FakeGpu;
+using testing::KernelOf;
+
+constexpr uint64_t kUs = 1000;
+constexpr uint32_t kForever =
+    UINT32_MAX;  // over an hour: such a wait ends by progress or not at all
+
+CUstream StreamAt(unsigned i) { return reinterpret_cast<CUstream>(uint64_t{0x10000} + 64 * i); }
+
+CUresult Launch(CUstream stream, uint64_t ns) {
+  return hook_cuLaunchKernel(KernelOf(ns), 1, 1, 1, 1, 1, 1, 0, stream, nullptr, nullptr);
+}
+uint64_t KeyOf(uint64_t ns) { return KernelOperation(KernelOf(ns), 1, 1, 1, CU_STREAM_LEGACY).key; }
+void Until(const std::function<bool()>& true_at_last) {
+  while (!true_at_last()) sched_yield();
+}
+
+// A tenant of one device whose gate is metered with 1 ms in flight, a marker each 250 us.
+struct MeterTest : ::testing::Test {
+  explicit MeterTest(unsigned devices = 1, bool memory_operations = true)
+      : gpu(devices, memory_operations), daemon(Shares(devices)) {
+    testing::FreshProcess(daemon.socket());
+    for (unsigned d = 0; d < devices; ++d) Gate(region::kGateMetered, 1000, 250, kForever, d);
+    context = testing::MakeCurrentContext();
+  }
+  ~MeterTest() override {
+    gpu.RunAll();
+    EXPECT_EQ(g_process.degraded, 0u);
+    EXPECT_EQ(gpu.misplaced(), 0u);
+    EXPECT_FALSE(Read().garbage);
+    testing::FreshProcess("");
+  }
+  static std::vector<testing::FakeShare> Shares(unsigned devices) {
+    std::vector<testing::FakeShare> shares;
+    for (unsigned d = 0; d < devices; ++d)
+      shares.push_back({static_cast<uint8_t>(d + 1), uint64_t{1} << 30});
+    return shares;
+  }
+  void Gate(uint32_t bits, uint32_t bound_us, uint32_t space_us, uint32_t patience_us = kForever,
+            unsigned device = 0) {
+    daemon.gate(device).bound_us = bound_us;
+    daemon.gate(device).space_us = space_us;
+    daemon.gate(device).patience_us = patience_us;
+    daemon.SetGate(bits, device);
+  }
+  // As divvyd reads it.
+  Progress Read(unsigned device = 0, unsigned slot = 1) {
+    region::Meter& m = daemon.meter(slot, device);
+    Progress p;
+    p.paused = true;
+    for (unsigned i = 0; i < m.lanes; ++i) {
+      arbiter::StreamSample s;
+      s.marker = m.lane[i].marker;
+      s.issued = m.lane[i].issued;
+      s.start = m.lane[i].start;
+      arbiter::Fold(s, p);
+    }
+    return p;
+  }
+  region::Meter& meter() { return daemon.meter(); }
+  void Learn(uint64_t ns, CUstream stream = StreamAt(99)) {
+    ASSERT_EQ(Launch(stream, ns), CUDA_SUCCESS);
+    gpu.RunAll();
+    hook_cuStreamQuery(stream);  // looks
+    ASSERT_NEAR(static_cast<double>(g_process.estimates.load()->Get(KeyOf(ns))),
+                static_cast<double>(ns), 2.0);
+  }
+
+  FakeGpu gpu;
+  FakeDaemon daemon;
+  CUcontext context = nullptr;
+};
+
+// --- lone and free gates ---
+
+TEST_F(MeterTest, WhereNobodyElseHasAShareNothingIsMarked) {
+  Gate(0, 0, 0);
+  for (int i = 0; i < 1000; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Writes(), 0u);
+  EXPECT_EQ(gpu.Launched(), 1000u);
+  EXPECT_EQ(daemon.usage().slot[1].launches, 1000u);
+}
+
+TEST_F(MeterTest, ALoneGateMetersEverySoOften) {
+  Learn(50 * kUs);
+  Gate(0, 2000, 500);
+  const unsigned before = gpu.Writes();
+  const uint64_t done = Read().issued;
+  gpu.Free(true);
+  for (int i = 0; i < 1000; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  // 500 us of 50 us kernels: one in ten, a few more for the pattern's sake; two markers each when
+  // the queue is empty.
+  EXPECT_GE(gpu.Writes() - before, 2 * 1000 / 10u);
+  EXPECT_LE(gpu.Writes() - before, 2 * 1000 / 7u);
+  // All are accounted for but those since the last marker.
+  EXPECT_GE(Read().issued - done, 989u);
+  EXPECT_EQ(Read().done, Read().issued);
+}
+
+TEST_F(MeterTest, ALoneTenantMayNotRunFarAhead) {
+  Learn(50 * kUs);
+  Gate(0, 2000, 500);
+  std::thread runs([&] {
+    for (int i = 0; i < 200; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  });
+  Until([&] { return meter().waiters == 1; });
+  // Two milliseconds are forty kernels; those on the way to the next look come on top.
+  EXPECT_GE(gpu.Launched(), 30u);
+  EXPECT_LE(gpu.Launched(), 55u);
+  gpu.Free(true);
+  gpu.RunAll();
+  runs.join();
+  EXPECT_EQ(meter().forced, 0u);
+}
+
+TEST_F(MeterTest, ANewBoundIsNoticedWhileTheWordStaysZero) {
+  Gate(0, 0, 0);
+  gpu.Free(true);
+  for (int i = 0; i < 10; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Writes(), 0u);
+  daemon.gate().bound_us = 2000;
+  daemon.gate().space_us = 500;
+  for (int i = 0; i < 200; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_GT(gpu.Writes(), 0u);
+  const unsigned before = gpu.Writes();
+  daemon.gate().bound_us = 0;
+  for (int i = 0; i < 500; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_LE(gpu.Writes() - before, 2u);
+}
+
+// --- metered ---
+
+TEST_F(MeterTest, TheFirstLaunchHasAStartAndADoneMarker) {
+  ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(StreamAt(0)), (std::vector<uint64_t>{MarkerWord(0, MarkerKind::kStart),
+                                                           MarkerWord(1, MarkerKind::kDone)}));
+  EXPECT_EQ(gpu.registered(), 1u);
+  EXPECT_EQ(meter().lanes, 1u);
+  EXPECT_EQ(meter().operations, 1u);
+  Progress p = Read();
+  EXPECT_EQ(p.issued, 1u);
+  EXPECT_EQ(p.done, 0u);
+  EXPECT_FALSE(p.begun);
+  gpu.Run(StreamAt(0), 0);  // the start marker
+  EXPECT_TRUE(Read().begun);
+  gpu.RunAll();
+  EXPECT_EQ(Read().done, 1u);
+  // Again from idle.
+  ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_FALSE(Read().begun);
+  EXPECT_EQ(Read().issued, 2u);
+}
+
+TEST_F(MeterTest, AnUnknownOperationIsTimed) {
+  Learn(70 * kUs);
+  EXPECT_EQ(meter().in_flight_ns, 0u);
+}
+
+TEST_F(MeterTest, MarkersAreSpacedByEstimatedWork) {
+  Learn(50 * kUs);
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  std::vector<uint64_t> wanted = {MarkerWord(0, MarkerKind::kStart),
+                                  MarkerWord(1, MarkerKind::kDone)};
+  for (uint64_t n = 6; n <= 16; n += 5) wanted.push_back(MarkerWord(n, MarkerKind::kDone));
+  EXPECT_EQ(gpu.Words(StreamAt(0)), wanted);
+  // A dry queue is told at once.
+  gpu.RunAll();
+  EXPECT_EQ(Read().done + 4, Read().issued);
+  ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(StreamAt(0)).back(), MarkerWord(21, MarkerKind::kDone));
+}
+
+TEST_F(MeterTest, TheBoundHoldsWhatIsInFlight) {
+  Learn(50 * kUs);
+  std::thread runs([&] {
+    for (int i = 0; i < 100; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  });
+  for (unsigned ran = 0; ran < 80; ran += 5) {
+    Until([&] { return meter().waiters == 1; });
+    EXPECT_LE(gpu.Kernels(StreamAt(0)), 20u);
+    EXPECT_GE(gpu.Kernels(StreamAt(0)), 15u);
+    gpu.Run(StreamAt(0), 5);
+    const uint64_t waits = meter().waits;
+    Until([&] { return meter().waits != waits || meter().waiters == 0; });
+  }
+  gpu.Free(true);
+  gpu.RunAll();
+  runs.join();
+  EXPECT_EQ(meter().forced, 0u);
+  EXPECT_GT(meter().bound_wait_ns, 0u);
+}
+
+TEST_F(MeterTest, OneOperationLongerThanTheBoundMayBeInFlight) {
+  Learn(5000 * kUs);
+  ASSERT_EQ(Launch(StreamAt(0), 5000 * kUs), CUDA_SUCCESS);
+  std::thread second([&] { ASSERT_EQ(Launch(StreamAt(1), 5000 * kUs), CUDA_SUCCESS); });
+  Until([&] { return meter().waiters == 1; });
+  EXPECT_EQ(gpu.Kernels(StreamAt(1)), 0u);
+  gpu.RunAll();
+  second.join();
+  EXPECT_EQ(gpu.Kernels(StreamAt(1)), 1u);
+}
+
+TEST_F(MeterTest, ABoundThatWaitsForItselfIsPassedInTime) {
+  Gate(region::kGateMetered, 1000, 250, 1);
+  Learn(300 * kUs);
+  // Nothing ever runs: the first kernel waits for the hundredth.
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(Launch(StreamAt(0), 300 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Launched(), 101u);
+  // Twice as many go through after each such wait.
+  EXPECT_GE(meter().forced, 5u);
+  EXPECT_LE(meter().forced, 7u);
+  gpu.RunAll();
+  hook_cuStreamQuery(StreamAt(0));
+  EXPECT_EQ(meter().in_flight_ns, 0u);
+}
+
+// --- before waits ---
+
+TEST_F(MeterTest, BeforeAWaitNothingStaysUnmarked) {
+  Learn(10 * kUs);
+  for (unsigned s = 0; s < 3; ++s)
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(s), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(StreamAt(0)).back(), MarkerWord(1, MarkerKind::kDone));
+  hook_cuStreamQuery(StreamAt(0));
+  EXPECT_EQ(gpu.Words(StreamAt(0)).back(), MarkerWord(3, MarkerKind::kDone));
+  EXPECT_EQ(gpu.Words(StreamAt(1)).back(), MarkerWord(1, MarkerKind::kDone));
+  hook_cuEventQuery(nullptr);
+  EXPECT_EQ(gpu.Words(StreamAt(1)).back(), MarkerWord(3, MarkerKind::kDone));
+  EXPECT_EQ(gpu.Words(StreamAt(2)).back(), MarkerWord(3, MarkerKind::kDone));
+  const unsigned writes = gpu.Writes();
+  hook_cuEventQuery(nullptr);
+  EXPECT_EQ(gpu.Writes(), writes);
+  hook_cuCtxSynchronize();
+  EXPECT_EQ(Read().done, Read().issued);
+  EXPECT_EQ(meter().in_flight_ns, 0u);
+}
+
+TEST_F(MeterTest, WhatWaitsBehindAnEventHasNotBegun) {
+  Learn(10 * kUs);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  hook_cuStreamWaitEvent(StreamAt(0), nullptr, 0);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(
+      gpu.Words(StreamAt(0)),
+      (std::vector<uint64_t>{MarkerWord(0, MarkerKind::kStart), MarkerWord(1, MarkerKind::kDone),
+                             MarkerWord(2, MarkerKind::kDone), MarkerWord(2, MarkerKind::kStart)}));
+  EXPECT_EQ(daemon.meter().lane[1].start, 2u);
+}
+
+TEST_F(MeterTest, LongCopiesArePauses) {
+  Learn(10 * kUs, StreamAt(0));
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  gpu.RunAll();
+  hook_cuMemcpyHtoDAsync_v2(0, "", 1 << 20, StreamAt(0));
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(StreamAt(0)), (std::vector<uint64_t>{MarkerWord(2, MarkerKind::kPaused),
+                                                           MarkerWord(2, MarkerKind::kStart),
+                                                           MarkerWord(3, MarkerKind::kDone)}));
+  gpu.Run(StreamAt(0), 0);  // the copy, too
+  EXPECT_TRUE(Read().begun);
+  hook_cuMemcpyHtoDAsync_v2(0, "", 1000, StreamAt(0));
+  EXPECT_EQ(meter().copies, 2u);
+  EXPECT_EQ(meter().copied_bytes, (1u << 20) + 1000);
+  hook_cuMemcpyHtoD_v2(0, "", 5000);
+  EXPECT_EQ(meter().copies, 3u);
+}
+
+// --- errors and ends ---
+
+TEST_F(MeterTest, ALaunchThatTheDriverRefusesIsDone) {
+  gpu.FailNextLaunch(CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(Read().issued, 1u);
+  gpu.RunAll();
+  hook_cuStreamQuery(StreamAt(0));
+  EXPECT_EQ(Read().done, 1u);
+  EXPECT_EQ(meter().in_flight_ns, 0u);
+}
+
+TEST_F(MeterTest, AfterAFaultNothingIsWaitedFor) {
+  Learn(500 * kUs);
+  ASSERT_EQ(Launch(StreamAt(0), 500 * kUs), CUDA_SUCCESS);
+  ASSERT_EQ(Launch(StreamAt(1), 500 * kUs), CUDA_SUCCESS);
+  gpu.FailWrites(CUDA_ERROR_ILLEGAL_ADDRESS);
+  for (int i = 0; i < 5; ++i) {
+    gpu.FailNextLaunch(CUDA_ERROR_ILLEGAL_ADDRESS);
+    // Room for none of them, and nothing runs any more.
+    daemon.meter().lane[0].issued.load();
+    if (i == 0) {
+      std::thread first(
+          [&] { EXPECT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_ERROR_ILLEGAL_ADDRESS); });
+      Until([&] { return meter().waiters == 1; });
+      gpu.Run(StreamAt(1));
+      first.join();
+    } else {
+      EXPECT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_ERROR_ILLEGAL_ADDRESS);
+    }
+  }
+  EXPECT_EQ(Read().done, Read().issued);
+  EXPECT_EQ(meter().in_flight_ns, 0u);
+}
+
+TEST_F(MeterTest, ADestroyedStreamsWorkIsSeenToItsEnd) {
+  Learn(10 * kUs);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  hook_cuStreamDestroy_v2(StreamAt(0));
+  EXPECT_EQ(gpu.Words(StreamAt(0)).back(), MarkerWord(3, MarkerKind::kDone));
+  gpu.RunAll();
+  EXPECT_EQ(Read().done, Read().issued);
+  // Its lane is the next one's.
+  const uint32_t lanes = meter().lanes;
+  ASSERT_EQ(Launch(StreamAt(1), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(meter().lanes, lanes);
+  EXPECT_EQ(gpu.Words(StreamAt(1)).front(), MarkerWord(3, MarkerKind::kStart));
+}
+
+TEST_F(MeterTest, ADestroyedContextsWorkIsOver) {
+  Learn(10 * kUs);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+  EXPECT_EQ(Read().done, Read().issued);
+  context = testing::MakeCurrentContext();
+  // What a context registered is gone with it.
+  ASSERT_EQ(Launch(StreamAt(7), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.registered(), 2u);
+}
+
+TEST_F(MeterTest, MoreStreamsThanLanes) {
+  Gate(region::kGateMetered, 1000000, 250);
+  for (int round = 0; round < 3; ++round)
+    for (unsigned s = 0; s < 90; ++s) ASSERT_EQ(Launch(StreamAt(s), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(meter().lanes, region::kLanes);
+  EXPECT_EQ(Read().issued, 270u);
+  // The streams of the last lane run in any order: its counts never go back.
+  uint64_t done = 0;
+  for (unsigned s = 90; s-- > 0;) {
+    gpu.Run(StreamAt(s), 3);
+    EXPECT_FALSE(Read().garbage);
+    EXPECT_GE(Read().done, done);
+    done = Read().done;
+  }
+  for (unsigned s = 0; s < 90; ++s) ASSERT_EQ(Launch(StreamAt(s), 10 * kUs), CUDA_SUCCESS);
+  gpu.RunAll();
+  hook_cuCtxSynchronize();
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(89), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_FALSE(Read().garbage);
+}
+
+// --- captures ---
+
+TEST_F(MeterTest, ACapturedStreamIsLeftAlone) {
+  for (const auto mode : {CU_STREAM_CAPTURE_MODE_GLOBAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+                          CU_STREAM_CAPTURE_MODE_RELAXED}) {
+    ASSERT_EQ(hook_cuStreamBeginCapture_v2(StreamAt(0), mode), CUDA_SUCCESS);
+    const uint64_t issued = Read().issued;
+    daemon.SetGate(region::kGateShut | region::kGateMetered);  // not even held
+    for (int i = 0; i < 10; ++i) ASSERT_EQ(Launch(StreamAt(0), 500 * kUs), CUDA_SUCCESS);
+    daemon.SetGate(region::kGateMetered);
+    EXPECT_EQ(Read().issued, issued);
+    const unsigned writes = gpu.Writes();
+    // The legacy stream takes part in no capture, and must not be touched beside one.
+    ASSERT_EQ(Launch(nullptr, 10 * kUs), CUDA_SUCCESS);
+    EXPECT_EQ(gpu.Writes(), writes);
+    ASSERT_EQ(Launch(StreamAt(1), 10 * kUs), CUDA_SUCCESS);
+    EXPECT_GT(gpu.Writes(), writes);
+    hook_cuEventQuery(nullptr);
+    CUgraph graph;
+    ASSERT_EQ(hook_cuStreamEndCapture(StreamAt(0), &graph), CUDA_SUCCESS);
+    gpu.RunAll();
+  }
+}
+
+// --- gate, bell, faults ---
+
+TEST_F(MeterTest, AShutGateOpensByTheWordAlone) {
+  Learn(10 * kUs);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  daemon.SetGate(region::kGateShut | region::kGateMetered);
+  std::thread held([&] { ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS); });
+  Until([&] { return meter().waiters == 1; });
+  EXPECT_EQ(gpu.Kernels(StreamAt(0)), 3u);
+  // What it has done so far can be seen to end.
+  EXPECT_EQ(gpu.Words(StreamAt(0)).back(), MarkerWord(3, MarkerKind::kDone));
+  // Another change of the word that leaves it shut.
+  daemon.SetGate(region::kGateShut | region::kGateMetered);
+  daemon.SetGate(region::kGateMetered);
+  held.join();
+  EXPECT_EQ(gpu.Kernels(StreamAt(0)), 4u);
+  EXPECT_EQ(meter().waiters, 0u);
+  EXPECT_GT(meter().waits, 0u);
+  EXPECT_GT(meter().gate_wait_ns, 0u);
+}
+
+TEST_F(MeterTest, AGateThatShutsWhileTheBoundIsWaitedFor) {
+  Learn(600 * kUs);
+  ASSERT_EQ(Launch(StreamAt(0), 600 * kUs), CUDA_SUCCESS);
+  std::thread held([&] { ASSERT_EQ(Launch(StreamAt(0), 600 * kUs), CUDA_SUCCESS); });
+  Until([&] { return meter().waiters == 1; });
+  daemon.SetGate(region::kGateShut | region::kGateMetered);
+  Until([&] { return meter().bound_wait_ns != 0; });
+  gpu.RunAll();
+  EXPECT_EQ(gpu.Kernels(StreamAt(0)), 0u);
+  daemon.SetGate(region::kGateMetered);
+  held.join();
+  EXPECT_EQ(gpu.Kernels(StreamAt(0)), 1u);
+}
+
+TEST_F(MeterTest, ADeadDaemonsPausedGateStaysShut) {
+  daemon.SetGate(region::kGatePaused);
+  daemon.policy().heartbeat_ns = 1;
+  std::thread held([&] { Launch(StreamAt(0), 10 * kUs); });
+  Until([&] { return meter().waits >= 2; });
+  EXPECT_EQ(gpu.Launched(), 0u);
+  daemon.SetGate(region::kGateMetered);
+  held.join();
+}
+
+TEST_F(MeterTest, ADeadDaemonsGateOpensOrStaysShutAsItWasToldTo) {
+  daemon.SetGate(region::kGateShut);
+  daemon.policy().heartbeat_ns = 1;
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(meter().forced, 1u);
+  daemon.policy().flags = region::kFlagDenyOnFault;
+  std::thread held([&] { Launch(StreamAt(0), 10 * kUs); });
+  Until([&] { return meter().waits >= 2; });
+  EXPECT_EQ(gpu.Launched(), 1u);
+  daemon.policy().flags = 0;
+  daemon.SetGate(region::kGateShut);
+  held.join();
+}
+
+TEST_F(MeterTest, TheBellIsRungOnceForEachValueOfTheWord) {
+  gpu.Free(true);
+  daemon.SetGate(region::kGateMetered | region::kGateBell);
+  for (int i = 0; i < 5; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.bell().rung, 1u);
+  daemon.SetGate(region::kGateMetered | region::kGateBell);
+  for (int i = 0; i < 5; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.bell().rung, 2u);
+  daemon.SetGate(region::kGateMetered);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.bell().rung, 2u);
+  EXPECT_EQ(Read().issued, 11u);
+}
+
+TEST_F(MeterTest, WithoutABellOneGoesOn) {
+  daemon.GiveNoBell();
+  testing::FreshProcess(daemon.socket());
+  testing::MakeCurrentContext();
+  daemon.SetGate(region::kGateMetered | region::kGateBell);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(Read(0, 2).issued, 1u);
+}
+
+}  // namespace
+}  // namespace divvy::shim
