@@ -24,7 +24,7 @@ struct SeatStats {
   bool stalled = false;
   bool light = false;
   bool throttled = false;  // shut by its cap
-  double duty = 1;  // part of the time it had the device alone and ran
+  double duty = 1;         // part of the time it had the device alone and ran
   bool thin = false;
 };
 

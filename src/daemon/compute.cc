@@ -113,6 +113,14 @@ TenantView Compute::ViewOf(uint64_t tenant) const {
   return it == views_.end() ? TenantView{} : it->second;
 }
 
+std::vector<arbiter::SeatStats> Compute::StatsOf(uint64_t tenant) const {
+  std::vector<arbiter::SeatStats> out;
+  const std::lock_guard lock(views_mutex_);
+  if (const auto it = views_.find(tenant); it != views_.end())
+    for (const ShareView& share : it->second) out.push_back(share.stats);
+  return out;
+}
+
 bool Compute::TakeChanges() {
   std::vector<Change> changes;
   {

@@ -42,6 +42,7 @@ class Compute {
 
   // The newest figures; empty for a tenant that has just come.
   TenantView ViewOf(uint64_t tenant) const;
+  std::vector<arbiter::SeatStats> StatsOf(uint64_t tenant) const;  // by share
 
  private:
   using Change = std::function<void(ComputeCore&)>;

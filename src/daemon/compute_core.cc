@@ -14,7 +14,8 @@ constexpr Nanos kIdleAfter = milliseconds(20);  // nobody active for so long: as
 constexpr Nanos kLazyLook = milliseconds(5);    // while one tenant has the device alone
 constexpr Nanos kLongestLazyLook = milliseconds(20);
 // After the bells are set: a submission that did not see them is found by one of these looks.
-constexpr Nanos kAsleepLooks[] = {milliseconds(1), milliseconds(10), milliseconds(250)};
+constexpr Nanos kAsleepLooks[] = {milliseconds(1), milliseconds(10), milliseconds(250),
+                                  milliseconds(1000)};
 constexpr Nanos kTail = milliseconds(5);
 constexpr Nanos kPatience = milliseconds(2);
 constexpr Nanos kTogether = microseconds(10);  // devices due this soon are looked at now
@@ -185,7 +186,8 @@ Nanos ComputeCore::Poll(Nanos now, bool rung) {
 
 void ComputeCore::LookAt(unsigned d, Nanos now) {
   Device& device = devices_[d];
-  device.fresh = true;
+  const bool again = device.watch == Watch::kAsleep && !device.changed;
+  device.fresh = device.fresh || !again;
   if (device.seats.empty() || Free(device)) {
     // Nothing is read from here on: what it ran is not to be billed until somebody comes.
     for (Seat* seat : device.seats) {
@@ -203,9 +205,11 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   const auto index = static_cast<arbiter::DeviceIndex>(d);
   const Nanos idle_after = Times(kIdleAfter, dilation_);
   unsigned active = 0;
+  bool processes = false;
   const Seat* sole = nullptr;
   bool caps = false;
   for (Seat* seat : device.seats) {
+    processes = processes || !seat->meter->empty();
     const arbiter::Progress progress = seat->meter->Read(now);
     arbiter_.Observe(seat->index, index, progress);
     seat->outstanding = progress.issued != progress.done;
@@ -217,17 +221,19 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     caps = caps || Capped(seat->terms);
   }
   const Nanos wait = arbiter_.Tick(index, now);
-  const Watch before = device.watch;
   if (active == 0) {
     device.watch = Watch::kAsleep;
-    device.looks = before == Watch::kAsleep && !device.changed ? device.looks + 1 : 0;
+    device.looks = again ? device.looks + 1 : 0;
     device.due = now + kAsleepLooks[std::min<size_t>(device.looks, std::size(kAsleepLooks) - 1)];
+    if (!processes) device.due = Nanos::max();
   } else if (active == 1 && !caps &&
              arbiter_.GateOf(sole->index, index).mode == arbiter::GateMode::kLone) {
     device.watch = Watch::kLazy;
+    device.fresh = true;
     device.due = now + std::min(Times(kLazyLook, dilation_), std::max(kLongestLazyLook, wait));
   } else {
     device.watch = Watch::kAwake;
+    device.fresh = true;
     device.due = now + wait;
   }
   device.changed = false;

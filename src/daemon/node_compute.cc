@@ -88,10 +88,11 @@ Json Node::ComputeJson(const Tenant& tenant, unsigned share, const TenantView& v
 }
 
 void Node::TellCompute(Tenant& tenant) {
-  const TenantView view = compute_.ViewOf(tenant.id);
-  for (unsigned s = 0; s < tenant.shares.size() && s < view.size(); ++s) {
+  const std::vector<arbiter::SeatStats> seen = compute_.StatsOf(tenant.id);
+  for (unsigned s = 0; s < tenant.shares.size() && s < seen.size(); ++s) {
     Share& share = tenant.shares[s];
-    const arbiter::SeatStats& stats = view[s].stats;
+    const arbiter::SeatStats& stats = seen[s];
+    if (stats.faults == share.faults_told && stats.overruns == share.overruns_told) continue;
     const std::string uuid = device::ToString(source_.devices()[share.device].uuid);
     if (stats.faults > share.faults_told)
       Tell({.tenant = tenant.record.name,
