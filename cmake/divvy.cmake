@@ -21,6 +21,7 @@ if(DIVVY_TSAN)
 endif()
 if(DIVVY_ASAN OR DIVVY_TSAN)
   set(DIVVY_SANITIZED ON)
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)
 endif()
 
 include_directories(${CMAKE_SOURCE_DIR})

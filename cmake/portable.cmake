@@ -58,7 +58,7 @@ function(divvy_portable_compile target)
     # Fortified names (__memcpy_chk) do not exist on musl; 64-bit names (fcntl64) are newer.
     -U_FORTIFY_SOURCE -U_FILE_OFFSET_BITS)
   if(DIVVY_SANITIZED)
-    target_compile_options(${target} PRIVATE -fno-sanitize=all)
+    target_compile_options(${target} PRIVATE -fno-sanitize=all -U_GLIBCXX_ASSERTIONS)
   endif()
 endfunction()
 

@@ -16,6 +16,7 @@ enum class ErrorCode {
   kExists,       // name taken
   kNoRoom,       // admission refused: memory or compute already promised
   kUnavailable,  // daemon, driver or device not reachable
+  kEnding,       // the daemon is about to end: ask again, the next one answers
   kDenied,       // no permission
   kIo,           // system call failed
   kInternal,     // a fault of ours

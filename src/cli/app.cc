@@ -13,6 +13,7 @@ int StatusOf(const Error& error) {
       return kRefused;
     case ErrorCode::kNotFound:
     case ErrorCode::kUnavailable:
+    case ErrorCode::kEnding:
       return kNotThere;
     case ErrorCode::kExists:
     case ErrorCode::kDenied:

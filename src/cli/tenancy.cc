@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "src/base/paths.h"
 
@@ -33,15 +35,22 @@ json Body(const ShareRequest& request, const Delivery& delivery) {
   return body;
 }
 
-// A private daemon may end between our look and our request; then the next one is started.
+// A private daemon may end between our look and our request; then the next one is started. One that
+// says that it is ending needs some time for it.
 Result<json> Ask(const Machine& machine, const json& body) {
-  Result<json> answer = Unavailable("");
-  for (int attempt = 0; attempt < 3; ++attempt) {
+  constexpr int kTries = 3, kTriesWhileEnding = 500;
+  constexpr std::chrono::milliseconds kPause{20};
+  for (int attempt = 1;; ++attempt) {
     if (const Status up = EnsureDaemon(machine); !up.ok()) return up.error();
-    answer = machine.api.Post("/v1/tenants", body);
-    if (answer.ok() || answer.error().code != ErrorCode::kUnavailable) break;
+    Result<json> answer = machine.api.Post("/v1/tenants", body);
+    if (answer.ok()) return answer;
+    const ErrorCode code = answer.error().code;
+    const int tries = code == ErrorCode::kEnding        ? kTriesWhileEnding
+                      : code == ErrorCode::kUnavailable ? kTries
+                                                        : 0;
+    if (attempt >= tries) return answer;
+    if (code == ErrorCode::kEnding) std::this_thread::sleep_for(kPause);
   }
-  return answer;
 }
 
 }  // namespace

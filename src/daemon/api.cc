@@ -145,6 +145,7 @@ int HttpStatus(ErrorCode code) {
     case ErrorCode::kNoRoom:
       return 507;
     case ErrorCode::kUnavailable:
+    case ErrorCode::kEnding:
       return 503;
     case ErrorCode::kDenied:
       return 403;
@@ -167,6 +168,8 @@ const char* ErrorWord(ErrorCode code) {
       return "no_room";
     case ErrorCode::kUnavailable:
       return "unavailable";
+    case ErrorCode::kEnding:
+      return "ending";
     case ErrorCode::kDenied:
       return "denied";
     case ErrorCode::kIo:

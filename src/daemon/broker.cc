@@ -4,33 +4,21 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "src/base/paths.h"
 #include "src/base/unique_fd.h"
+#include "src/daemon/socket.h"
 
 extern char** environ;
 
 namespace divvy::daemon {
 namespace {
 
-bool Accepts(const std::string& socket_path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket_path.size() >= sizeof address.sun_path) return false;
-  std::memcpy(address.sun_path, socket_path.c_str(), socket_path.size() + 1);
-  for (const int type : {SOCK_SEQPACKET, SOCK_STREAM}) {
-    const UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
-    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
-      return true;
-  }
-  return false;
-}
+bool Accepts(const std::string& socket_path) { return CanConnect(socket_path, SOCK_SEQPACKET); }
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "src/daemon/broker.h"
 #include "src/daemon/locks.h"
 #include "src/daemon/procfs.h"
+#include "src/daemon/socket.h"
 #include "src/device/nvml.h"
 
 namespace divvy::daemon {
@@ -23,6 +25,7 @@ namespace {
 using std::chrono::milliseconds;
 constexpr milliseconds kTick{250};  // shims take a heartbeat a second old for a death
 constexpr uint64_t kPrivateLingerNs = 2'000'000'000;
+constexpr uint64_t kHolderEndsNs = 10'000'000'000;
 constexpr uint64_t kPrivateFirstNs = 15'000'000'000;  // a private daemon whose first never came
 }  // namespace
 
@@ -74,9 +77,19 @@ Status Daemon::TakeMachine() {
         "--pid=host (docker) or hostPID: true (Kubernetes)");
   const std::string& dir = options_.node.machine_dir;
   if (Status s = paths::MakeRuntimeDir(dir); !s.ok()) return s;
-  Result<UniqueFd> lock =
-      TakeLock(dir + "/divvyd.lock", "pid " + std::to_string(::getpid()),
-               "another divvyd serves " + dir + " already, use it (divvy ps): ", 0600);
+  const auto take = [&dir] {
+    return TakeLock(dir + "/divvyd.lock", "pid " + std::to_string(::getpid()),
+                    "another divvyd serves " + dir + " already, use it (divvy ps): ", 0600);
+  };
+  // A holder that nobody can reach is starting or ending: then the lock is soon free, or it
+  // answers.
+  const uint64_t until = MonotonicNs() + kHolderEndsNs;
+  Result<UniqueFd> lock = take();
+  while (!lock.ok() && lock.error().code == ErrorCode::kExists && MonotonicNs() < until &&
+         !CanConnect(paths::ApiSocket(dir), SOCK_STREAM)) {
+    std::this_thread::sleep_for(milliseconds(10));
+    lock = take();
+  }
   if (!lock.ok()) return lock.error();
   machine_lock_ = std::move(*lock);
   rlimit files{};  // four descriptors per tenant, two per process
@@ -93,14 +106,22 @@ Status Daemon::TakeMachine() {
 }
 
 Status Daemon::OpenDevices() {
-  std::string library = "libnvidia-ml.so.1";
-  if (!options_.sim_profile.empty()) {
-    const std::string machine = paths::SimDir(options_.node.machine_dir);
-    if (Status s = paths::MakeRuntimeDir(machine); !s.ok()) return s;
+  if (options_.sim_profile.empty()) return OpenNvml("libnvidia-ml.so.1");
+  const std::string machine = paths::SimDir(options_.node.machine_dir);
+  if (Status s = paths::MakeRuntimeDir(machine); !s.ok()) return s;
+  ::setenv("DIVVY_SIM_DIR", machine.c_str(), 1);
+  // A broker that was idle for its linger time may end between its first answer and our use of it.
+  Status opened;
+  for (int attempt = 0; attempt < 3; ++attempt) {
     if (Status s = EnsureBroker(machine, options_.sim_profile); !s.ok()) return s;
-    ::setenv("DIVVY_SIM_DIR", machine.c_str(), 1);
-    library = paths::SimLibDir() + "/libnvidia-ml.so.1";
+    opened = OpenNvml(paths::SimLibDir() + "/libnvidia-ml.so.1");
+    if (opened.ok()) break;
+    std::this_thread::sleep_for(milliseconds(50));
   }
+  return opened;
+}
+
+Status Daemon::OpenNvml(const std::string& library) {
   Result<std::unique_ptr<device::Source>> source = device::OpenNvml(library);
   if (!source.ok()) return source.error();
   source_ = std::move(*source);
@@ -166,7 +187,8 @@ void Daemon::OnTick() {
     had_tenants_ = true;
   } else if (empty_since_ns_ == 0) {
     empty_since_ns_ = now;
-  } else if (now - empty_since_ns_ > (had_tenants_ ? kPrivateLingerNs : kPrivateFirstNs)) {
+  } else if (now - empty_since_ns_ > (had_tenants_ ? kPrivateLingerNs : kPrivateFirstNs) &&
+             node_->CloseIfEmpty()) {
     spdlog::info("the last tenant has ended");
     loop_->Stop();
   }

@@ -35,6 +35,7 @@ class Daemon {
   explicit Daemon(const Options& options) : options_(options) {}
   Status TakeMachine();
   Status OpenDevices();
+  Status OpenNvml(const std::string& library);
   Status TakeDevices();
   Status WatchSignals();
   void OnChange(bool has_tenants);

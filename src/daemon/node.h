@@ -67,6 +67,8 @@ class Node {
   // --- the loop's tick: heartbeats, harvest of the tenants' events, overdue connections
   void Tick();
   bool HasTenants() const;
+  // True: there is no tenant and none will be made any more (kEnding). False: there is one.
+  bool CloseIfEmpty();
 
   // --- the sampler (node_sample.cc)
   struct Plan {
@@ -197,6 +199,7 @@ class Node {
   std::unordered_map<pid_t, Attribution> attributions_;
   Learned learned_;
   bool dirty_ = false;
+  bool closed_ = false;
   uint64_t last_change_ns_ = 0;  // of any tenant's charges
 };
 

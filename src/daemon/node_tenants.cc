@@ -136,6 +136,7 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
   }
 
   const std::lock_guard lock(mutex_);
+  if (closed_) return Error{ErrorCode::kEnding, "this divvyd is ending; ask again"};
   if (tenants_.size() >= ComputeCore::kMostTenants)
     return NoRoom("there are " + std::to_string(tenants_.size()) +
                   " tenants, the most there can be");
@@ -447,6 +448,12 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
   Tell({.tenant = name, .cause = why, .message = "its share is free again"});
   events_.Forget(name);
   on_change_(!tenants_.empty());
+}
+
+bool Node::CloseIfEmpty() {
+  const std::lock_guard lock(mutex_);
+  closed_ = closed_ || tenants_.empty();
+  return closed_;
 }
 
 bool Node::HasTenants() const {

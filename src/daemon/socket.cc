@@ -41,6 +41,16 @@ Result<UniqueFd> ListenUnix(const std::string& path, int type, mode_t mode) {
   return fd;
 }
 
+bool CanConnect(const std::string& path, int type) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+  return fd.valid() &&
+         ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
 Result<Peer> PeerOf(int connection) {
   ucred credentials{};
   socklen_t size = sizeof credentials;

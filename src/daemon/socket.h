@@ -17,6 +17,9 @@ namespace divvy::daemon {
 // may be longer than the 107 bytes of a socket address, its last part may not.
 Result<UniqueFd> ListenUnix(const std::string& path, int type, mode_t mode);
 
+// Whether somebody listens at `path`; false also for a path too long for an address.
+bool CanConnect(const std::string& path, int type);
+
 struct Peer {
   pid_t pid = 0;
   uid_t uid = 0;

@@ -62,8 +62,10 @@ Result<nlohmann::json> Read(const std::string& socket, const httplib::Result& an
   if (!body.is_object() || !body.contains("error") || !body["error"].is_object())
     return Error{CodeOf(answer->status),
                  "divvyd answered with HTTP status " + std::to_string(answer->status)};
-  const auto& message = body["error"].value("message", std::string("no message"));
-  return Error{CodeOf(answer->status), message};
+  const nlohmann::json& error = body["error"];
+  const bool ending = error.value("code", std::string()) == "ending";
+  return Error{ending ? ErrorCode::kEnding : CodeOf(answer->status),
+               error.value("message", std::string("no message"))};
 }
 
 }  // namespace

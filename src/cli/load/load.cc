@@ -1,6 +1,10 @@
 // divvy load: an ordinary CUDA program that takes memory and launches timed work, to try a share.
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 
@@ -32,20 +36,34 @@ struct LoadOptions {
 };
 
 volatile std::sig_atomic_t g_stop = 0;
+int g_stop_event = -1;  // readable once a signal came, on whatever thread: a wait cannot miss it
 
 void StopOnSignals() {
+  g_stop_event = ::eventfd(0, EFD_CLOEXEC);
   struct sigaction act = {};
-  act.sa_handler = [](int) { g_stop = 1; };  // no SA_RESTART: sleeps end
+  act.sa_handler = [](int) {
+    const int kept = errno;
+    g_stop = 1;
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(g_stop_event, &one, sizeof one);
+    errno = kept;
+  };  // no SA_RESTART: sleeps end
   ::sigaction(SIGINT, &act, nullptr);
   ::sigaction(SIGTERM, &act, nullptr);
 }
 
+int64_t NowNs() {
+  timespec now;
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
 void Hold(int64_t ns) {
-  timespec end;
-  ::clock_gettime(CLOCK_MONOTONIC, &end);
-  const int64_t when = end.tv_sec * 1'000'000'000 + end.tv_nsec + ns;
-  end = {when / 1'000'000'000, when % 1'000'000'000};
-  while (g_stop == 0 && ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nullptr) != 0) {
+  const int64_t end = NowNs() + ns;
+  for (int64_t left = ns; g_stop == 0 && left > 0; left = end - NowNs()) {
+    const timespec rest{left / 1'000'000'000, left % 1'000'000'000};
+    pollfd stop{g_stop_event, POLLIN, 0};
+    ::ppoll(&stop, 1, &rest, nullptr);
   }
 }
 
