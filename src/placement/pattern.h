@@ -1,7 +1,9 @@
-// The pattern potential: what the rest of a device is worth if the expected shared requests are
-// packed as well as they can be. From the dual prices of the cutting-stock problem "pack the mix
-// into the fewest devices" (column generation), so it is learnt from the requests, size by size.
-// Two-dimensional: compute and device memory. Slow (milliseconds to a second); used by Learn only.
+// The pattern potential: what the rest of a device is worth if the expected requests are packed as
+// well as they can be. From the dual prices of the cutting-stock problem "serve as large a part of
+// the mix as the devices allow" (column generation), so it is learnt from the requests, size by
+// size. Two-dimensional: compute and device memory; devices of several memory sizes are priced
+// together, so that a request finds the size that suits it. Slow (milliseconds to a second); used
+// by Learn only.
 #pragma once
 
 #include <algorithm>
@@ -14,10 +16,16 @@ namespace divvy::placement {
 
 class PatternValue {
  public:
-  // `device_memory_mib` 0: memory is not counted. Otherwise a device of that size.
-  static PatternValue Learn(const std::vector<MixEntry>& entries, int32_t device_memory_mib);
+  // Devices of one memory size. 0: memory is not counted (then all of them are of one kind).
+  struct Kind {
+    int32_t memory_mib;
+    double count;
+  };
+  // One value per kind, in their order.
+  static std::vector<PatternValue> Learn(const std::vector<MixEntry>& entries,
+                                         const std::vector<Kind>& kinds);
 
-  // Worth of a device with so much left, in thousandths of a whole device: 0 to 1000.
+  // Worth of a device with so much left, in thousandths of an average untouched device.
   int32_t Of(int32_t compute_left, int32_t memory_left) const {
     if (compute_left <= 0) return 0;
     if (memory_mib_ == 0) return value_[compute_left];

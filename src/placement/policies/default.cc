@@ -54,15 +54,21 @@ class Default : public Policy {
     pattern_weight_ = std::lround(tuning_.pattern * kUnit);
     scarcity_weight_ = std::lround(tuning_.scarcity * kUnit);
 
-    patterns_.clear();
+    std::vector<PatternValue::Kind> kinds;
     pattern_of_pool_.clear();
     std::map<int32_t, size_t> by_memory;
-    for (const Pool& pool : cluster.pools()) {
-      const int32_t size = memory ? pool.device_memory_mib : 0;
-      const auto [it, added] = by_memory.try_emplace(size, patterns_.size());
-      if (added) patterns_.push_back(PatternValue::Learn(entries, size));
+    std::vector<double> devices(cluster.pools().size(), 0);
+    for (NodeId id = 0; id < cluster.size(); ++id) {
+      devices[cluster.node(id).pool] += cluster.node(id).device_count;
+    }
+    for (size_t i = 0; i < cluster.pools().size(); ++i) {
+      const int32_t size = memory ? cluster.pools()[i].device_memory_mib : 0;
+      const auto [it, added] = by_memory.try_emplace(size, kinds.size());
+      if (added) kinds.push_back({size, 0});
+      kinds[it->second].count += devices[i];
       pattern_of_pool_.push_back(it->second);
     }
+    patterns_ = PatternValue::Learn(entries, kinds);
     doublings_.fill(0);
   }
 

@@ -121,13 +121,17 @@ MixEntry Entry(int compute, int memory, double count) {
   return {Ask(1, compute, memory).shape, count};
 }
 
+PatternValue LearnOne(const std::vector<MixEntry>& entries, int32_t memory) {
+  return PatternValue::Learn(entries, {{memory, 1}}).front();
+}
+
 TEST(Pattern, OneDimensionalPricesAreTheCuttingStockDuals) {
   // 600 fills a device alone with 400 beside it: both patterns are perfect, every milli counts.
-  const PatternValue perfect = PatternValue::Learn({Entry(600, 0, 10), Entry(400, 0, 10)}, 0);
+  const PatternValue perfect = LearnOne({Entry(600, 0, 10), Entry(400, 0, 10)}, 0);
   EXPECT_EQ(perfect.Of(1000, 0), 1000);
   EXPECT_EQ(perfect.Of(600, 0) + perfect.Of(400, 0), 1000);
   // 700 alone: what is left beside it, 300, is worth nothing.
-  const PatternValue wasteful = PatternValue::Learn({Entry(700, 0, 10)}, 0);
+  const PatternValue wasteful = LearnOne({Entry(700, 0, 10)}, 0);
   EXPECT_EQ(wasteful.Of(700, 0), 1000);
   EXPECT_EQ(wasteful.Of(699, 0), 0);
   EXPECT_EQ(wasteful.Of(0, 0), 0);
@@ -136,11 +140,24 @@ TEST(Pattern, OneDimensionalPricesAreTheCuttingStockDuals) {
 
 TEST(Pattern, TwoDimensionalNeedsBoth) {
   // Half the compute and all of the memory: nothing fits beside it.
-  const PatternValue value = PatternValue::Learn({Entry(500, 40000, 10)}, 40000);
+  const PatternValue value = LearnOne({Entry(500, 40000, 10)}, 40000);
   EXPECT_EQ(value.Of(1000, 40000), 1000);
   EXPECT_EQ(value.Of(500, 40000), 1000);
   EXPECT_EQ(value.Of(500, 0), 0);
   EXPECT_EQ(value.Of(1000, 39000), 0);
+}
+
+TEST(Pattern, SizesOfDeviceMemoryArePricedTogether) {
+  // Of the large ones two fit a large device, one a small one; the small ones fit beside it.
+  const std::vector<MixEntry> mix = {Entry(450, 12000, 30), Entry(450, 3000, 10)};
+  const std::vector<PatternValue> value = PatternValue::Learn(mix, {{16000, 10}, {24000, 10}});
+  const auto loss = [&](int kind, int compute, int memory, int taken) {
+    return value[kind].Of(compute, memory) - value[kind].Of(compute - 450, memory - taken);
+  };
+  // A small one belongs beside a large one on a small device, not on a device of its own.
+  EXPECT_LT(loss(0, 550, 4000, 3000), loss(1, 1000, 24000, 3000));
+  EXPECT_LE(loss(1, 1000, 24000, 12000), loss(0, 1000, 16000, 12000));
+  EXPECT_EQ((value[0].Of(1000, 16000) + value[1].Of(1000, 24000)) / 2, 1000);
 }
 
 TEST(Pattern, ManySizesTakeNoExcessiveTime) {
@@ -148,7 +165,7 @@ TEST(Pattern, ManySizesTakeNoExcessiveTime) {
   for (int i = 0; i < 2000; ++i)
     entries.push_back(Entry(1 + i % 999, 1 + 17 * i % 40000, 1 + i % 7));
   for (const int memory : {0, 40000}) {
-    const PatternValue value = PatternValue::Learn(entries, memory);
+    const PatternValue value = LearnOne(entries, memory);
     EXPECT_EQ(value.Of(1000, memory), 1000);
     for (int c = 1; c <= 1000; ++c) EXPECT_GE(value.Of(c, memory), value.Of(c - 1, memory));
   }
