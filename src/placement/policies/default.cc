@@ -30,7 +30,7 @@ class Default : public Policy {
     const std::vector<MixEntry> entries = mix.Sorted();
     use_.Learn(entries, cluster,
                {tuning_.base, tuning_.whole, tuning_.near_part, tuning_.near_power});
-    scarcity_.Learn(entries, cluster);
+    scarcity_.Learn(entries, cluster, {tuning_.plenty, tuning_.plenty_power, tuning_.safety});
     double cpu = 0, milli = 0;
     bool memory = false;
     for (const MixEntry& e : entries) {
@@ -43,16 +43,16 @@ class Default : public Policy {
     if (cpu > 0 && milli > 0 && cluster.total_cpu_milli() > 0) {
       const double wanted = cpu / milli * static_cast<double>(cluster.total_milli()) /
                             static_cast<double>(cluster.total_cpu_milli());
-      const double over = std::max(1.0, wanted / tuning_.cpu_plenty);
       stranded =
-          std::min(tuning_.stranded * std::pow(over, tuning_.cpu_power), tuning_.stranded_most);
-      slack = std::max(1.0, tuning_.cpu_slack / (over * over));
+          std::clamp(std::pow(wanted, tuning_.cpu_power), tuning_.stranded, tuning_.stranded_most);
+      slack = std::clamp(1 / wanted, 1.0, tuning_.cpu_slack);
     }
     // Compute that one milli CPU sustains, in score units times 2^8.
     compute_per_cpu_ = cpu > 0 ? std::llround(256.0 * kUnit * milli / (slack * cpu)) : 0;
     stranded_weight_ = std::lround(stranded * 1024);
     pattern_weight_ = std::lround(tuning_.pattern * kUnit);
     scarcity_weight_ = std::lround(tuning_.scarcity * kUnit);
+    quantum_ = std::max(1L, std::lround(tuning_.quantum * kWholeMilli * kUnit));
 
     std::vector<PatternValue::Kind> kinds;
     pattern_of_pool_.clear();
@@ -79,9 +79,8 @@ class Default : public Policy {
     uint64_t changed = 0;
     for (size_t pool = 0; pool < cluster.pools().size(); ++pool) {
       const double wanted = scarcity_.WholePressure()[pool];
-      const double exact =
-          std::clamp(tuning_.steepness * std::log2(std::max(wanted, 1e-6) / tuning_.plenty), 0.0,
-                     static_cast<double>(tuning_.max_doublings));
+      const double exact = std::clamp(tuning_.steepness * std::log2(std::max(wanted, 1e-6)), 0.0,
+                                      static_cast<double>(tuning_.max_doublings));
       if (std::abs(exact - doublings_[pool]) <= kHysteresis) continue;
       doublings_[pool] = static_cast<int>(std::lround(exact));
       changed |= uint64_t{1} << pool;
@@ -127,7 +126,7 @@ class Default : public Policy {
       for (DeviceMask rest = devices; rest != 0; rest &= rest - 1) {
         growth += Taken(view.devices[std::countr_zero(rest)], shape, after, pattern, &used);
       }
-      return {Clamp(growth - used.Sum(after, doublings)), devices};
+      return {Score(growth - used.Sum(after, doublings)), devices};
     }
     // One device: the one where the node's potential grows least; the first of equals.
     int64_t best = 0;
@@ -147,7 +146,7 @@ class Default : public Policy {
         chosen = static_cast<int>(i);
       }
     }
-    return {Clamp(growth + best), DeviceMask{1} << chosen};
+    return {Score(growth + best), DeviceMask{1} << chosen};
   }
 
  private:
@@ -160,7 +159,8 @@ class Default : public Policy {
     }
   };
 
-  static int32_t Clamp(int64_t growth) {
+  int32_t Score(int64_t growth) const {
+    growth = (growth + (growth < 0 ? -quantum_ : quantum_) / 2) / quantum_ * quantum_;
     return static_cast<int32_t>(std::clamp<int64_t>(-growth, kNoFit + 1, -(int64_t{kNoFit} + 1)));
   }
 
@@ -193,6 +193,7 @@ class Default : public Policy {
   int64_t stranded_weight_ = 0;
   int64_t pattern_weight_ = 0;
   int64_t scarcity_weight_ = 0;
+  int64_t quantum_ = 1;
 };
 
 }  // namespace

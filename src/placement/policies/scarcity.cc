@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -24,7 +25,9 @@ uint64_t Scarcity::PoolsOf(const Shape& s) const {
   return mask;
 }
 
-void Scarcity::Learn(const std::vector<MixEntry>& entries, const Cluster& cluster) {
+void Scarcity::Learn(const std::vector<MixEntry>& entries, const Cluster& cluster,
+                     const Plenty& plenty) {
+  plenty_ = plenty;
   pools_ = cluster.pools();
   present_ = 0;
   for (size_t i = 0; i < pools_.size(); ++i) present_ |= uint64_t{pools_[i].devices > 0} << i;
@@ -90,7 +93,11 @@ void Scarcity::Update(const Cluster& cluster) {
                 (whole / g.devices * g.devices) * kWholeMilli;
       }
     });
-    const double pressure = g.share * left / room;
+    // What is left of the mix arrives at random: few large requests may well be some more.
+    const double mean = g.share * left;
+    const double wanted = mean + plenty_.safety * std::sqrt(mean * g.devices * kWholeMilli);
+    const double pressure =
+        wanted / room / std::max(plenty_.least, std::pow(g.share, plenty_.power));
     each(g.pools,
          [&](size_t pool) { whole_pressure_[pool] = std::max(whole_pressure_[pool], pressure); });
   }

@@ -15,12 +15,17 @@ namespace divvy::placement {
 
 class Scarcity {
  public:
-  void Learn(const std::vector<MixEntry>& entries, const Cluster& cluster);
+  // When whole nodes are plenty, see DefaultTuning.
+  struct Plenty {
+    double least, power, safety;
+  };
+  void Learn(const std::vector<MixEntry>& entries, const Cluster& cluster, const Plenty& plenty);
   bool empty() const { return groups_.empty(); }
 
   // Per pool: the CPU per device that requests for several devices with the least choice want.
   const std::vector<int32_t>& CpuPerWhole() const { return cpu_per_whole_; }
-  // How scarce the whole nodes of each pool are for requests for several devices, as Update saw it.
+  // How scarce the whole nodes of each pool are for requests for several devices, as Update saw it:
+  // above 1 they are no longer plenty.
   const std::array<double, kMaxPools>& WholePressure() const { return whole_pressure_; }
 
   // Looks at what is left; prices hold until the next call.
@@ -39,6 +44,7 @@ class Scarcity {
   };
   uint64_t PoolsOf(const Shape& shape) const;
 
+  Plenty plenty_{};
   std::vector<Pool> pools_;
   uint64_t present_ = 0;             // pools with devices
   std::vector<Group> groups_;        // for one device or less
