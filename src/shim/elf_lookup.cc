@@ -1,7 +1,9 @@
 // ELF symbol tables read in place; see elf_lookup.h.
 #include "src/shim/elf_lookup.h"
 
-#include <cstring>
+#include <sys/auxv.h>
+
+#include "src/shim/text.h"
 
 namespace divvy::shim {
 namespace {
@@ -51,7 +53,7 @@ void* Value(const Module& module, const Tables& t, uint32_t i, const char* name)
   const unsigned type = s.st_info & 0xf;
   if (s.st_shndx == SHN_UNDEF || s.st_value == 0 || type == STT_TLS || type == STT_GNU_IFUNC)
     return nullptr;
-  if (strcmp(t.strings + s.st_name, name) != 0) return nullptr;
+  if (!Equal(t.strings + s.st_name, name)) return nullptr;
   return reinterpret_cast<void*>(module.base + s.st_value);
 }
 
@@ -92,7 +94,63 @@ void* BySysvHash(const Module& module, const Tables& t, const char* name) noexce
   return nullptr;
 }
 
+// The loader's list of objects, as it shows it to debuggers, by way of the program's headers.
+const link_map* LoadedObjects() noexcept {
+  const auto* headers = reinterpret_cast<const ElfW(Phdr)*>(getauxval(AT_PHDR));
+  const size_t count = getauxval(AT_PHNUM);
+  const ElfW(Phdr)* dynamic = nullptr;
+  uintptr_t base = 0;
+  for (size_t i = 0; headers != nullptr && i < count; ++i) {
+    if (headers[i].p_type == PT_PHDR)
+      base = reinterpret_cast<uintptr_t>(headers) - headers[i].p_vaddr;
+    if (headers[i].p_type == PT_DYNAMIC) dynamic = &headers[i];
+  }
+  if (dynamic == nullptr) return nullptr;
+  for (const auto* d = reinterpret_cast<const ElfW(Dyn)*>(base + dynamic->p_vaddr);
+       d->d_tag != DT_NULL; ++d)
+    if (d->d_tag == DT_DEBUG && d->d_un.d_ptr != 0)
+      return reinterpret_cast<const r_debug*>(d->d_un.d_ptr)->r_map;
+  return nullptr;
+}
+
+extern "C" __attribute__((visibility("hidden"))) const ElfW(Dyn) _DYNAMIC[];
+
+// dl_iterate_phdr of the C library itself. Null when this object is not in the program's own name
+// space (dlmopen): what that list has is not for us.
+void* PlainIterate() noexcept {
+  bool listed = false;
+  void* found = nullptr;
+  for (const link_map* m = LoadedObjects(); m != nullptr; m = m->l_next) {
+    listed = listed || m->l_ld == _DYNAMIC;
+    if (found != nullptr || m->l_ld == nullptr) continue;
+    Module module;
+    module.base = m->l_addr;
+    module.dynamic = m->l_ld;
+    if (IsCLibrary(module)) found = Defined(module, "dl_iterate_phdr");
+  }
+  return listed ? found : nullptr;
+}
+
 }  // namespace
+
+IteratePhdr IteratePhdrOfLibc() noexcept {
+  // Filled by whoever comes first; everyone finds the same.
+  static void* known;
+  void* iterate = __atomic_load_n(&known, __ATOMIC_RELAXED);
+  if (iterate == nullptr) {
+    iterate = PlainIterate();
+    if (iterate == nullptr) iterate = reinterpret_cast<void*>(&dl_iterate_phdr);
+    __atomic_store_n(&known, iterate, __ATOMIC_RELAXED);
+  }
+  return reinterpret_cast<IteratePhdr>(iterate);
+}
+
+// Since 2.34 glibc has all in libc.so.6, before that some in libdl.so.2; musl has one file.
+bool IsCLibrary(const Module& module) noexcept {
+  const char* soname = SonameOf(module);
+  return soname != nullptr && (StartsWith(soname, "libc.so") || StartsWith(soname, "libdl.so") ||
+                               StartsWith(soname, "ld-musl") || StartsWith(soname, "libc.musl"));
+}
 
 bool ReadModule(const dl_phdr_info& info, Module* out) noexcept {
   out->base = info.dlpi_addr;
@@ -108,7 +166,7 @@ bool ReadModule(const dl_phdr_info& info, Module* out) noexcept {
   }
   // The kernel's vDSO is listed like a library, but its tables are not relocated and it defines
   // nothing that is asked for here.
-  return out->dynamic != nullptr && strncmp(out->path, "linux-vdso", 10) != 0;
+  return out->dynamic != nullptr && !StartsWith(out->path, "linux-vdso");
 }
 
 void* Defined(const Module& module, const char* name) noexcept {
@@ -129,15 +187,17 @@ Module ModuleOf(const void* address) noexcept {
   return FindModule([address](const Module& m) { return m.Has(address); });
 }
 
-const Module& OwnModule() noexcept {
-  // Filled by whoever comes first; everyone writes the same.
+Module OwnModule() noexcept {
+  // Kept by whoever comes first; others who come meanwhile look for themselves.
   static Module own;
-  static uint32_t known;
-  if (__atomic_load_n(&known, __ATOMIC_ACQUIRE) == 0) {
-    own = ModuleOf(reinterpret_cast<const void*>(&known));
-    __atomic_store_n(&known, 1, __ATOMIC_RELEASE);
+  static uint32_t claimed, known;
+  if (__atomic_load_n(&known, __ATOMIC_ACQUIRE) != 0) return own;
+  const Module found = ModuleOf(reinterpret_cast<const void*>(&known));
+  if (__atomic_exchange_n(&claimed, 1, __ATOMIC_RELAXED) == 0) {
+    own = found;
+    __atomic_store_n(&known, 1, __ATOMIC_RELEASE);  // partner of the acquire above
   }
-  return own;
+  return found;
 }
 
 }  // namespace divvy::shim

@@ -39,7 +39,15 @@ Module FindModule(const Visit& visit) noexcept;
 Module ModuleOf(const void* address) noexcept;
 
 // This library's own object.
-const Module& OwnModule() noexcept;
+Module OwnModule() noexcept;
+
+// Whether it is the C library, or the part of it that older systems have in libdl.
+bool IsCLibrary(const Module& module) noexcept;
+
+// dl_iterate_phdr past any library that puts one of its own before the C library's, as
+// ThreadSanitizer's run time does, which cannot serve while it is itself being started.
+using IteratePhdr = int (*)(int (*)(dl_phdr_info*, size_t, void*), void*);
+IteratePhdr IteratePhdrOfLibc() noexcept;
 
 // --- implementation of the template ---
 bool ReadModule(const dl_phdr_info& info, Module* out) noexcept;
@@ -50,7 +58,7 @@ Module FindModule(const Visit& visit) noexcept {
     const Visit& visit;
     Module found;
   } state{visit, {}};
-  dl_iterate_phdr(
+  IteratePhdrOfLibc()(
       [](dl_phdr_info* info, size_t, void* opaque) -> int {
         State& s = *static_cast<State*>(opaque);
         Module module;

@@ -11,6 +11,7 @@
 #include "src/shim/elf_lookup.h"
 #include "src/shim/loader.h"
 #include "src/shim/tenancy.h"
+#include "src/shim/text.h"
 
 // The C library's functions; filled by divvy_bind_loader, read by loader.S.
 extern "C" {
@@ -46,10 +47,6 @@ const LoaderName kLoaderNames[] = {
     {"dlmopen", &divvy_real_dlmopen, reinterpret_cast<void*>(&dlmopen)},
     {"dlclose", &divvy_real_dlclose, reinterpret_cast<void*>(&dlclose)},
 };
-
-bool StartsWith(const char* text, const char* with) noexcept {
-  return strncmp(text, with, strlen(with)) == 0;
-}
 
 enum class Surface { kNone, kDriver, kNvml, kLoader };
 Surface SurfaceOf(const char* name) noexcept {

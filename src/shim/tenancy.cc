@@ -3,12 +3,14 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 
 #include "src/region/wire.h"
+#include "src/shim/text.h"
 
 namespace divvy::shim {
 namespace {
@@ -19,14 +21,16 @@ char socket_path[kSocketPathBytes];
 
 // The variable as it was when the program was started, read from the kernel's record of it.
 bool FromStart(char* out) noexcept {
-  const int fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
+  // By system calls, past any library that wraps open and read: this runs before its start, too.
+  const auto fd =
+      static_cast<int>(syscall(SYS_openat, AT_FDCWD, "/proc/self/environ", O_RDONLY | O_CLOEXEC));
   if (fd < 0) return false;
   constexpr size_t kName = sizeof(wire::kSocketVariable) - 1;
   char block[4096];
   size_t matched = 0;  // characters of "NAME=" seen at the start of the current entry
   size_t length = 0;   // characters of the value copied
   bool skip = false, copying = false, done = false;
-  for (ssize_t n; !done && (n = read(fd, block, sizeof(block))) > 0;) {
+  for (ssize_t n; !done && (n = syscall(SYS_read, fd, block, sizeof(block))) > 0;) {
     for (ssize_t i = 0; i < n && !done; ++i) {
       const char c = block[i];
       if (copying) {
@@ -41,18 +45,18 @@ bool FromStart(char* out) noexcept {
       }
     }
   }
-  close(fd);
+  syscall(SYS_close, fd);
   out[length < kSocketPathBytes ? length : kSocketPathBytes - 1] = 0;
   return copying && length > 1;
 }
 
 bool Look() noexcept {
   if (access(wire::kSelfMarker, F_OK) == 0 || access(wire::kNamespaceMarker, F_OK) == 0) {
-    strcpy(socket_path, wire::kSelfSocket);
+    CopyText(socket_path, wire::kSelfSocket, kSocketPathBytes);
     return true;
   }
   if (const char* value = getenv(wire::kSocketVariable); value != nullptr && *value != 0) {
-    strncpy(socket_path, value, kSocketPathBytes - 1);
+    CopyText(socket_path, value, kSocketPathBytes);
     return true;
   }
   return FromStart(socket_path);
@@ -71,8 +75,9 @@ bool IsTenant() noexcept {
     return s == kTenant;
   }
   // Another thread is looking. A child forked at this very moment would wait for nobody: bounded.
+  constexpr timespec kNap{0, 100'000};
   for (int i = 0; i < 1000 && (s = state.load(std::memory_order_acquire)) == kLooking; ++i)
-    usleep(100);
+    syscall(SYS_nanosleep, &kNap, nullptr);
   if (s == kLooking) {
     s = Look() ? kTenant : kNone;
     state.store(s, std::memory_order_release);
@@ -80,7 +85,7 @@ bool IsTenant() noexcept {
   return s == kTenant;
 }
 
-bool TenantByMarker() noexcept { return IsTenant() && strcmp(socket_path, wire::kSelfSocket) == 0; }
+bool TenantByMarker() noexcept { return IsTenant() && Equal(socket_path, wire::kSelfSocket); }
 
 const char* TenantSocket() noexcept { return socket_path; }
 
