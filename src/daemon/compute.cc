@@ -21,11 +21,16 @@ using std::chrono::milliseconds;
 constexpr Nanos kRingsServed = microseconds(200);  // at most so often: a tenant may ring for ever
 constexpr Nanos kShortSleep = microseconds(400);   // below: the bell is not listened to
 constexpr Nanos kPublish = milliseconds(100);
+// Polling may cost this part of a core for each device that is contended; beyond, it polls less
+// often: at 100 us instead of 50 the shares are as exact, and half a percent of the device is lost.
+constexpr double kCorePerDevice = 0.045;
+constexpr double kMostStretch = 4;
+constexpr Nanos kBudgetEvery = milliseconds(20);
 constexpr int kNice = -10;  // late polls are unfair windows; where it may
 
-Nanos Now() {
+Nanos Now(clockid_t clock = CLOCK_MONOTONIC) {
   timespec t;
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  ::clock_gettime(clock, &t);
   return Nanos(int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec);
 }
 
@@ -138,6 +143,20 @@ void Compute::Publish(Nanos now) {
   if (lock.owns_lock()) core_.Publish(now, views_);
 }
 
+void Compute::KeepToBudget(Nanos now) {
+  if (now - budget_.at < kBudgetEvery) return;
+  const Nanos cpu = Now(CLOCK_THREAD_CPUTIME_ID);
+  const double used = static_cast<double>((cpu - budget_.cpu).count()) /
+                      static_cast<double>((now - budget_.at).count());
+  const double allowed = kCorePerDevice * std::max(1u, core_.Awake());
+  // Half of the way at a time: one noisy stretch changes little.
+  const double wanted = budget_.stretch * used / allowed;
+  budget_.stretch = std::clamp((budget_.stretch + wanted) / 2, 1.0, kMostStretch);
+  budget_.at = now;
+  budget_.cpu = cpu;
+  core_.Stretch(budget_.stretch);
+}
+
 void Compute::Run() {
   ::pthread_setname_np(::pthread_self(), "divvy-arbiter");
   ::prctl(PR_SET_TIMERSLACK, 1UL);
@@ -151,6 +170,7 @@ void Compute::Run() {
     const bool ring = rung != heard;
     if (ring) served = now;
     heard = rung;
+    KeepToBudget(now);
     const Nanos due = core_.Poll(now, ring);
     now = Now();
     const bool still = due - now > kPublish;  // about to fall asleep: the last word

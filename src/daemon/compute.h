@@ -51,6 +51,13 @@ class Compute {
   bool TakeChanges();  // false: stop
   void Publish(arbiter::Nanos now);
 
+  void KeepToBudget(arbiter::Nanos now);
+
+  // How often its own cost is looked at, and what it was then.
+  struct Budget {
+    arbiter::Nanos at{0}, cpu{0};
+    double stretch = 1;
+  } budget_;
   std::unique_ptr<BellPage> bell_;
   ComputeCore core_;  // the thread's alone
   std::mutex changes_mutex_;

@@ -173,6 +173,11 @@ bool ComputeCore::Free(const Device& device) const {
   return device.seats.size() == 1 && !Capped(device.seats[0]->terms) && !device.seats[0]->recording;
 }
 
+unsigned ComputeCore::Awake() const {
+  return static_cast<unsigned>(std::count_if(
+      devices_.begin(), devices_.end(), [](const Device& d) { return d.watch == Watch::kAwake; }));
+}
+
 Nanos ComputeCore::Poll(Nanos now, bool rung) {
   Nanos next = Nanos::max();
   for (unsigned d = 0; d < devices_.size(); ++d) {
@@ -234,7 +239,7 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   } else {
     device.watch = Watch::kAwake;
     device.fresh = true;
-    device.due = now + wait;
+    device.due = now + Times(wait, stretch_);
   }
   device.changed = false;
   SetGates(device, now);
@@ -253,8 +258,9 @@ void ComputeCore::SetGates(Device& device, Nanos now) {
                   .free = device.watch == Watch::kFree,
                   .active = is_active && !seat->rearm,
                   .bell = bells && !is_active};
-    seat->gate->Write(SettingFor(in, arbiter_.tunables()),
-                      arbiter_.StatsOf(seat->index, index).windows);
+    const GateSetting setting = SettingFor(in, arbiter_.tunables());
+    if (setting == seat->gate->setting()) continue;
+    seat->gate->Write(setting, arbiter_.StatsOf(seat->index, index).windows);
   }
 }
 

@@ -54,6 +54,9 @@ class ComputeCore {
 
   enum class Watch : uint8_t { kFree, kAsleep, kLazy, kAwake };
   Watch WatchOf(unsigned device) const { return devices_[device].watch; }
+  unsigned Awake() const;
+  // Looks at awake devices this much less often than the arbiter asks: a slow or busy host.
+  void Stretch(double factor) { stretch_ = factor; }
   // Fills what people see of every seat that was looked at since the last call.
   void Publish(Nanos now, std::map<uint64_t, TenantView>& views);
 
@@ -96,6 +99,7 @@ class ComputeCore {
   Seat* Find(uint64_t tenant, unsigned share);
 
   const double dilation_;
+  double stretch_ = 1;
   arbiter::Arbiter arbiter_;
   std::vector<Device> devices_;
   std::map<uint64_t, Member> members_;
