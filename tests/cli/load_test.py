@@ -19,6 +19,32 @@ class Load(harness.DivvyTest):
                 self.assertEqual((work["operations"], work["requests"]), (30, 1))
                 self.assertAlmostEqual(work["gpu_time_s"], 30 * 20e-6)
 
+    def test_kinds_of_work(self):
+        for options in (["--streams", "3"], ["--cooperative"], ["--devices", "0", "--several", "together"]):
+            with self.subTest(options=options):
+                work = self.load("--kernel", "20us", "--sync-every", "6", *options)
+                self.assertEqual(work["operations"], 6)
+        work = self.load("--kernel", "1ms", "--burst", "5ms", "--rest", "20ms", "--for", "100ms")
+        self.assertLess(work["gpu_time_s"], 0.6 * work["elapsed_s"])
+
+    def test_lines_count_what_is_finished(self):
+        done = self.divvy(*self.run_args(), DIVVY, "load", "--kernel", "50us", "--sync-every", "0",
+                          "--for", "150ms", "--every", "20ms", "-o", "json")
+        *lines, last = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertGreaterEqual(len(lines), 3)
+        self.assertEqual([l["done"] for l in lines], sorted(l["done"] for l in lines))
+        self.assertEqual(sum(l["operations"] for l in lines), lines[-1]["done"])
+        self.assertLessEqual(lines[-1]["done"], last["work"]["operations"])
+        for a, b in zip(lines, lines[1:]):  # nobody finishes more than there is time for
+            self.assertLessEqual((b["done"] - a["done"] - 10) * 50e3, b["now_ns"] - a["now_ns"])
+
+    def test_bad_options(self):
+        for options in (["--streams", "0"], ["--burst", "5ms"], ["--several", "never"],
+                        ["--devices", "a"]):
+            done = self.divvy("load", "--kernel", "20us", *options)
+            self.assert_one_line(done, options[0])
+            self.assertEqual(done.returncode, 2)
+
     def test_a_request_takes_at_least_its_work(self):
         work = self.load("--kernel", "2ms", "--sync-every", "5")
         self.assertGreaterEqual(work["latency_us"]["p50"], 10_000)

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <sstream>
 
 #include "src/cli/app.h"
 #include "src/cli/load/driver.h"
@@ -28,6 +30,7 @@ struct LoadOptions {
   int64_t hold_ns = 0;
   bool touch = false;
   int device = 0;
+  std::string devices;  // several: "0,1"
   WorkOptions work;
   Format format = Format::kText;
   bool export_ipc = false;
@@ -126,7 +129,15 @@ Status DoLoad(const LoadOptions& options, json& out) {
   if (!memory.ok()) return memory.error();
   out["memory"] = {{"total_bytes", memory->total.n}, {"free_bytes", memory->free.n}};
   if (options.work.Any()) {
-    auto work = RunWork(*driver, options.work, &g_stop, PrintProgress);
+    std::vector<Driver> devices{*driver};
+    std::stringstream list(options.devices);
+    for (std::string one; std::getline(list, one, ',');) {
+      if (std::atoi(one.c_str()) == options.device) continue;
+      const auto other = Driver::Open(std::atoi(one.c_str()));
+      if (!other.ok()) return other.error();
+      devices.push_back(*other);
+    }
+    auto work = RunWork(devices, options.work, &g_stop, PrintProgress);
     if (!work.ok()) return work.error();
     out["work"] = std::move(*work);
   }
@@ -149,6 +160,15 @@ void Load(const LoadOptions& options) {
     Fail(Invalid("--stream: '" + stream + "' is not null, own or ptsz"));
   if (!(options.work.rate >= 0 && options.work.rate <= 1e9))
     Fail(Invalid("--rate: give requests per second, e.g. 200"));
+  if (options.work.streams < 1 || options.work.streams > 1000)
+    Fail(Invalid("--streams: give a number from 1 to 1000"));
+  if ((options.work.burst_ns > 0) != (options.work.rest_ns > 0))
+    Fail(Invalid("--burst and --rest go together, e.g. --burst 20ms --rest 180ms"));
+  const std::string& several = options.work.several;
+  if (several != "" && several != "alternate" && several != "together")
+    Fail(Invalid("--several: '" + several + "' is not alternate or together"));
+  if (options.devices.find_first_not_of("0123456789,") != std::string::npos)
+    Fail(Invalid("--devices: give numbers with commas, e.g. 0,1"));
   if (!service) StopOnSignals();
   json out = json::object();
   const Status done = DoLoad(options, out);
@@ -202,6 +222,15 @@ void AddLoad(CLI::App& app) {
   verb->add_option("--stream", work.stream,
                    "null, own (default) or ptsz: each thread's default stream")
       ->type_name("STREAM");
+  verb->add_option("--streams", work.streams, "so many own streams in turn")->type_name("N");
+  verb->add_flag("--cooperative", work.cooperative, "launch kernels cooperatively");
+  verb->add_option("--devices", options->devices, "work on several devices, e.g. 0,1")
+      ->type_name("I,...");
+  verb->add_option("--several", work.several,
+                   "of several devices: alternate from request to request (default), or together")
+      ->type_name("HOW");
+  AddDuration(*verb, "--burst", work.burst_ns, "work for this long, then rest (--rest)");
+  AddDuration(*verb, "--rest", work.rest_ns, "rest for this long between bursts");
   verb->add_option("--sync-every", work.sync_every,
                    "operations in a request, then wait for them (default 1; 0: never wait)")
       ->type_name("N");

@@ -4,33 +4,18 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 #include <vector>
+
+#include "src/cli/load/operation.h"
 
 namespace divvy::cli {
 namespace {
 
 using nlohmann::json;
-
-// sm_50 is the oldest that drivers still translate from, so it runs on every GPU since Maxwell.
-constexpr char kPtx[] = R"(
-.version 6.0
-.target sm_50
-.address_size 64
-.visible .entry spin(.param .u64 ns)
-{
-  .reg .pred %p<2>;
-  .reg .b64 %rd<5>;
-  ld.param.u64 %rd1, [ns];
-  mov.u64 %rd2, %globaltimer;
-again:
-  mov.u64 %rd3, %globaltimer;
-  sub.u64 %rd4, %rd3, %rd2;
-  setp.lt.u64 %p1, %rd4, %rd1;
-  @%p1 bra again;
-  ret;
-}
-)";
-constexpr int kGraphKernels = 10;
 
 int64_t NowNs() {
   timespec t;
@@ -42,92 +27,6 @@ void SleepUntil(int64_t when_ns) {
   const timespec t{when_ns / 1'000'000'000, when_ns % 1'000'000'000};
   ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr);
 }
-
-// One operation on one stream, in the variant of the API that the stream asks for.
-class Operation {
- public:
-  Operation(Driver driver, const WorkOptions& options)
-      : driver_(driver), options_(options), ptsz_(options.stream == "ptsz") {}
-
-  Status Prepare() {
-    if (options_.stream == "own")
-      DIVVY_CU(driver_, cuStreamCreate, &stream_, CU_STREAM_NON_BLOCKING);
-    CUmodule module = nullptr;
-    DIVVY_CU(driver_, cuModuleLoadData, &module, kPtx);
-    DIVVY_CU(driver_, cuModuleGetFunction, &spin_, module, "spin");
-    if (options_.graph_ns > 0)
-      if (const Status s = BuildGraph(); !s.ok()) return s;
-    if (options_.copy.n > 0) {
-      DIVVY_CU(driver_, cuMemHostAlloc, &host_, options_.copy.n, 0);
-      DIVVY_CU_TAKE(driver_, options_.copy, cuMemAlloc_v2, &target_, options_.copy.n);
-    }
-    return {};
-  }
-
-  Status Submit() {
-    if (options_.kernel_ns > 0) {
-      auto ns = static_cast<uint64_t>(options_.kernel_ns);
-      void* params[] = {&ns};
-      if (ptsz_)
-        DIVVY_CU(driver_, cuLaunchKernel_ptsz, spin_, 1, 1, 1, 1, 1, 1, 0, nullptr, params,
-                 nullptr);
-      else
-        DIVVY_CU(driver_, cuLaunchKernel, spin_, 1, 1, 1, 1, 1, 1, 0, stream_, params, nullptr);
-    }
-    if (exec_ != nullptr) {
-      if (ptsz_)
-        DIVVY_CU(driver_, cuGraphLaunch_ptsz, exec_, nullptr);
-      else
-        DIVVY_CU(driver_, cuGraphLaunch, exec_, stream_);
-    }
-    if (host_ != nullptr) {
-      if (ptsz_)
-        DIVVY_CU(driver_, cuMemcpyHtoDAsync_v2_ptsz, target_, host_, options_.copy.n, nullptr);
-      else
-        DIVVY_CU(driver_, cuMemcpyHtoDAsync_v2, target_, host_, options_.copy.n, stream_);
-    }
-    return {};
-  }
-
-  Status Wait() {
-    if (ptsz_)
-      DIVVY_CU(driver_, cuStreamSynchronize_ptsz, nullptr);
-    else
-      DIVVY_CU(driver_, cuStreamSynchronize, stream_);
-    return {};
-  }
-
- private:
-  Status BuildGraph() {
-    CUgraph graph = nullptr;
-    DIVVY_CU(driver_, cuGraphCreate, &graph, 0);
-    auto ns = static_cast<uint64_t>(options_.graph_ns / kGraphKernels);
-    void* params[] = {&ns};
-    CUDA_KERNEL_NODE_PARAMS_v1 kernel{};
-    kernel.func = spin_;
-    kernel.gridDimX = kernel.gridDimY = kernel.gridDimZ = 1;
-    kernel.blockDimX = kernel.blockDimY = kernel.blockDimZ = 1;
-    kernel.kernelParams = params;
-    CUgraphNode before = nullptr;
-    for (int i = 0; i < kGraphKernels; ++i) {
-      CUgraphNode node = nullptr;
-      DIVVY_CU(driver_, cuGraphAddKernelNode, &node, graph, &before, i == 0 ? 0 : 1, &kernel);
-      before = node;
-    }
-    DIVVY_CU(driver_, cuGraphInstantiateWithFlags, &exec_, graph, 0);
-    DIVVY_CU(driver_, cuGraphDestroy, graph);
-    return {};
-  }
-
-  Driver driver_;
-  const WorkOptions& options_;
-  const bool ptsz_;
-  CUstream stream_ = nullptr;  // the NULL stream
-  CUfunction spin_ = nullptr;
-  CUgraphExec exec_ = nullptr;
-  void* host_ = nullptr;
-  CUdeviceptr target_ = 0;
-};
 
 json Latencies(std::vector<int64_t> ns) {
   if (ns.empty()) return nullptr;
@@ -156,18 +55,111 @@ json Summary(const WorkOptions& options, uint64_t operations, int64_t elapsed_ns
           {"latency_us", Latencies(latencies)}};
 }
 
+// What has been done so far, for whoever prints lines meanwhile.
+class Tally {
+ public:
+  void Request(int64_t latency_ns) {
+    const std::lock_guard lock(mutex_);
+    recent_.push_back(latency_ns);
+  }
+  std::vector<int64_t> TakeRecent() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(recent_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<int64_t> recent_;
+};
+
+// Prints a line every so often, by the clock, whatever the submitting thread waits for.
+class Reporter {
+ public:
+  Reporter(const WorkOptions& options, std::vector<std::unique_ptr<Operation>>& operations,
+           Tally& tally, int64_t began, void (*progress)(const json&))
+      : options_(options),
+        operations_(operations),
+        tally_(tally),
+        began_(began),
+        progress_(progress) {
+    if (options.every_ns > 0) thread_ = std::thread([this] { Run(); });
+  }
+  ~Reporter() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    wake_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  void Run() {
+    int64_t from = began_;
+    uint64_t before = 0;
+    std::unique_lock lock(mutex_);
+    while (!over_) {
+      wake_.wait_for(lock, std::chrono::nanoseconds(from + options_.every_ns - NowNs()),
+                     [this] { return over_; });
+      const uint64_t done = Done();
+      const int64_t now = NowNs();
+      json line = Summary(options_, done - before, now - from, tally_.TakeRecent());
+      line["at_s"] = static_cast<double>(now - began_) / 1e9;
+      line["now_ns"] = now;
+      line["done"] = done;
+      progress_(line);
+      from = now;
+      before = done;
+    }
+  }
+  uint64_t Done() {
+    uint64_t sum = 0;
+    for (const auto& operation : operations_) {
+      operation->driver()->cuCtxSetCurrent(operation->driver().context());
+      sum += operation->Done();
+    }
+    return sum;
+  }
+
+  const WorkOptions& options_;
+  std::vector<std::unique_ptr<Operation>>& operations_;
+  Tally& tally_;
+  const int64_t began_;
+  void (*const progress_)(const json&);
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool over_ = false;
+  std::thread thread_;
+};
+
 }  // namespace
 
-Result<json> RunWork(Driver driver, const WorkOptions& options,
+Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& options,
                      const volatile std::sig_atomic_t* stop, void (*progress)(const json&)) {
-  Operation operation(driver, options);
-  if (const Status s = operation.Prepare(); !s.ok()) return s.error();
+  std::vector<std::unique_ptr<Operation>> operations;
+  for (const Driver& device : devices) {
+    operations.push_back(std::make_unique<Operation>(device, options));
+    DIVVY_CU(device, cuCtxSetCurrent, device.context());
+    if (const Status s = operations.back()->Prepare(); !s.ok()) return s.error();
+  }
   ::prctl(PR_SET_TIMERSLACK, 1UL);  // think times and rates of microseconds mean what they say
+  const bool together = options.several == "together";
   const unsigned batch = std::max(1u, options.sync_every);
   const int64_t began = NowNs(), end = began + options.for_ns;
-  std::vector<int64_t> latencies, recent;
-  uint64_t operations = 0, reported = 0;
-  int64_t due = began, report_at = began + options.every_ns, report_from = began;
+  std::vector<int64_t> latencies;
+  Tally tally;
+  uint64_t submitted = 0, requests = 0;
+  int64_t due = began, burst_end = began + options.burst_ns;
+  const Reporter reporter(options, operations, tally, began, progress);
+  // One device by turns, or all of them.
+  const auto each = [&](auto&& what) -> Status {
+    for (size_t i = 0; i < operations.size(); ++i) {
+      if (!together && i != requests % operations.size()) continue;
+      if (operations.size() > 1) DIVVY_CU(devices[i], cuCtxSetCurrent, devices[i].context());
+      if (const Status s = what(*operations[i]); !s.ok()) return s;
+    }
+    return {};
+  };
   do {
     if (options.rate > 0) {
       SleepUntil(due);
@@ -175,30 +167,32 @@ Result<json> RunWork(Driver driver, const WorkOptions& options,
     }
     // By the clock: a request that had to wait for the one before counts from when it was due.
     const int64_t from = options.rate > 0 ? due : NowNs();
-    for (unsigned i = 0; i < batch; ++i)
-      if (const Status s = operation.Submit(); !s.ok()) return s.error();
+    for (unsigned i = 0; i < batch; ++i) {
+      const Status s = each([&](Operation& operation) {
+        ++submitted;
+        return operation.Submit();
+      });
+      if (!s.ok()) return s.error();
+    }
     if (options.sync_every > 0)
-      if (const Status s = operation.Wait(); !s.ok()) return s.error();
-    operations += batch;
+      if (const Status s = each([](Operation& operation) { return operation.Wait(); }); !s.ok())
+        return s.error();
+    ++requests;
     const int64_t now = NowNs();
     latencies.push_back(now - from);
-    if (options.every_ns > 0) {
-      recent.push_back(now - from);
-      if (now >= report_at) {
-        json line = Summary(options, operations - reported, now - report_from, recent);
-        line["at_s"] = static_cast<double>(now - began) / 1e9;
-        progress(line);
-        recent.clear();
-        reported = operations;
-        report_from = now;
-        report_at = now + options.every_ns;
-      }
-    }
+    if (options.every_ns > 0) tally.Request(now - from);
     if (options.rate > 0) due += static_cast<int64_t>(1e9 / options.rate);
     if (options.think_ns > 0) SleepUntil(now + options.think_ns);
+    if (options.burst_ns > 0 && NowNs() >= burst_end) {
+      SleepUntil(burst_end + options.rest_ns);
+      burst_end = NowNs() + options.burst_ns;
+    }
   } while (*stop == 0 && NowNs() < end);
-  if (const Status s = operation.Wait(); !s.ok()) return s.error();
-  return Summary(options, operations, NowNs() - began, latencies);
+  for (size_t i = 0; i < operations.size(); ++i) {
+    DIVVY_CU(devices[i], cuCtxSetCurrent, devices[i].context());
+    if (const Status s = operations[i]->Wait(); !s.ok()) return s.error();
+  }
+  return Summary(options, submitted, NowNs() - began, latencies);
 }
 
 }  // namespace divvy::cli
