@@ -19,7 +19,7 @@ struct DaemonOptions {
 };
 
 void Stop(const DaemonOptions& options) {
-  std::vector<Machine> machines = LiveMachines();
+  std::vector<Machine> machines = RunningMachines();
   if (!options.all)
     std::erase_if(machines,
                   [&](const Machine& m) { return m.sim != paths::Sanitized(options.sim); });
@@ -39,7 +39,7 @@ void Stop(const DaemonOptions& options) {
 
 void ShowStatus(const DaemonOptions& options) {
   json all = json::array();
-  for (const Machine& machine : Chosen(options.sim)) {
+  for (const Machine& machine : RunningMachines(options.sim)) {
     auto status = machine.api.Get("/v1/status");
     if (!status.ok()) continue;
     (*status)["machine"] = machine.Name();

@@ -21,10 +21,10 @@ struct DevicesOptions {
 std::vector<Machine> MachinesToShow(const std::string& sim) {
   const Machine machine = MachineOf(sim);
   const Status started = EnsureDaemon(machine);
-  std::vector<Machine> live = Chosen(sim);
-  if (started.ok() && live.empty()) live.push_back(machine);
-  if (live.empty()) Fail(started.error());
-  return live;
+  Machines machines = MachinesWithTenants(sim);
+  if (started.ok() && machines.live.empty()) machines.live.push_back(machine);
+  if (machines.live.empty()) Fail(started.error());
+  return machines.live;
 }
 
 void Devices(const DevicesOptions& options) {

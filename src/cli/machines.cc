@@ -8,11 +8,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
+#include <fstream>
 
 #include "src/base/paths.h"
 #include "src/base/unique_fd.h"
+#include "src/cli/delivery/delivery.h"
 
 namespace divvy::cli {
 namespace {
@@ -23,6 +27,9 @@ constexpr int kStartTimeoutMs = 20'000;
 // terminal, pipes or share.
 [[noreturn]] void ExecDaemon(const Machine& machine, int ready_fd) {
   ::setsid();
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
   const int null = ::open("/dev/null", O_RDWR);
   for (const int fd : {0, 1, 2}) ::dup2(null, fd);
   constexpr int kReadyFd = 3;
@@ -93,27 +100,80 @@ Machine MachineOf(const std::string& sim_profile) {
   return {sim_profile, dir, ApiClient(paths::ApiSocket(dir))};
 }
 
-std::vector<Machine> LiveMachines() {
+namespace {
+
+// Every machine that this runtime directory has a folder of, the real one first.
+std::vector<Machine> KnownMachines(const std::string& sim_profile) {
   std::vector<Machine> found;
-  if (Machine real = MachineOf(""); real.api.Alive()) found.push_back(std::move(real));
+  if (sim_profile.empty()) found.push_back(MachineOf(""));
   std::vector<std::string> profiles;
   std::error_code ec;
   for (const auto& entry : std::filesystem::directory_iterator(paths::RuntimeDir() + "/sim", ec))
     profiles.push_back(entry.path().filename());
   std::sort(profiles.begin(), profiles.end());
   for (const std::string& profile : profiles)
-    if (Machine sim = MachineOf(profile); sim.api.Alive()) found.push_back(std::move(sim));
+    if (sim_profile.empty() || profile == paths::Sanitized(sim_profile))
+      found.push_back(MachineOf(profile));
   return found;
 }
 
-std::vector<Machine> Chosen(const std::string& sim_profile) {
-  std::vector<Machine> all = LiveMachines();
-  if (sim_profile.empty()) return all;
-  std::erase_if(all, [&](const Machine& m) { return m.sim != paths::Sanitized(sim_profile); });
+}  // namespace
+
+std::vector<Machine> RunningMachines(const std::string& sim_profile) {
+  std::vector<Machine> all = KnownMachines(sim_profile);
+  std::erase_if(all, [](const Machine& m) { return !m.api.Alive(); });
   return all;
 }
 
+Remains RemainsOf(const Machine& machine) {
+  std::ifstream file(machine.dir + "/state.json");
+  const auto state = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  if (!state.is_object()) return {};
+  const auto tenants = state.find("tenants");
+  const auto is_private = state.find("private");
+  return {.tenants = tenants != state.end() && tenants->is_array() ? tenants->size() : 0,
+          .private_daemon = is_private != state.end() && is_private->is_boolean() && *is_private};
+}
+
+Machines MachinesWithTenants(const std::string& sim_profile) {
+  Machines found;
+  if (const Status outside = CheckOutside(); !outside.ok()) {
+    found.lost.push_back(outside.error());
+    return found;
+  }
+  for (Machine& machine : KnownMachines(sim_profile)) {
+    Status up;
+    if (!machine.api.Alive()) {
+      const Remains remains = RemainsOf(machine);
+      if (remains.tenants == 0) continue;
+      const std::string gone = "the divvyd of " + machine.dir + " is gone, and its " +
+                               std::to_string(remains.tenants) + " shares with it";
+      up = remains.private_daemon ? EnsureDaemon(machine)
+                                  : Unavailable(
+                                        "it was not divvy run that started it: start it "
+                                        "again (divvyd, or its service)");
+      if (!up.ok()) up = Error{up.error().code, gone + ": " + up.error().message};
+    }
+    if (up.ok()) {
+      found.live.push_back(std::move(machine));
+    } else {
+      found.lost.push_back(up.error());
+    }
+  }
+  return found;
+}
+
+Status CheckOutside() {
+  const std::string own = NamespaceTenant();
+  if (own.empty()) return {};
+  return Unavailable(
+      "this is inside of the share '" + own +
+      "', from where only the share itself can be seen: nvidia-smi and the program's "
+      "own calls show it. Ask from outside of it");
+}
+
 Status EnsureDaemon(const Machine& machine) {
+  if (const Status outside = CheckOutside(); !outside.ok()) return outside;
   if (machine.api.Alive()) return {};
   // The longest name below it is a tenant's socket, tenants/NAME/tenant.sock.
   constexpr size_t kBelow = sizeof("/tenants/12345678/tenant.sock"),
@@ -126,21 +186,35 @@ Status EnsureDaemon(const Machine& machine) {
   const std::string lock = paths::StartLock(machine.dir);
   const UniqueFd fd(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd.valid()) return IoError("cannot write " + lock, errno);
-  while (::flock(fd.get(), LOCK_EX) != 0)
-    if (errno != EINTR) return IoError("cannot lock " + lock, errno);
-  // Another divvy may have started it while we waited for the lock.
+  // Another divvy may be starting it. Bounded: it may also have been stopped in the midst of it.
+  constexpr timespec kBetween{0, 10'000'000};
+  for (int looks = 0; ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0; ++looks) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return IoError("cannot lock " + lock, errno);
+    if (machine.api.Alive()) return {};
+    if (looks > kStartTimeoutMs / 10)
+      return Unavailable("another process holds " + lock +
+                         " and does not come to an end with starting divvyd; `fuser` names it");
+    ::nanosleep(&kBetween, nullptr);
+  }
   if (machine.api.Alive()) return {};
   return Spawn(machine);
 }
 
 Result<Machine> FindTenant(const std::string& name, const std::string& sim_profile) {
-  const std::vector<Machine> machines = Chosen(sim_profile);
+  Machines machines = MachinesWithTenants(sim_profile);
   std::vector<Machine> having;
-  for (const Machine& machine : machines)
-    if (machine.api.Get("/v1/tenants/" + name).ok()) having.push_back(machine);
+  for (Machine& machine : machines.live) {
+    const auto tenant = machine.api.Get("/v1/tenants/" + name);
+    if (tenant.ok()) {
+      having.push_back(std::move(machine));
+    } else if (tenant.error().code != ErrorCode::kNotFound && machine.api.Alive()) {
+      machines.lost.push_back(tenant.error());
+    }
+  }
   if (having.size() == 1) return having.front();
   if (having.size() > 1)
     return Invalid("several machines have a tenant '" + name + "'; say which with --sim PROFILE");
+  if (!machines.lost.empty()) return machines.lost.front();
   return NotFound("no tenant is called '" + name + "'; `divvy ps` lists those there are");
 }
 

@@ -1,5 +1,5 @@
 // The machines of this runtime directory, and the daemon of each: the real one and simulated ones.
-// Used by every verb that speaks to a daemon; StartDaemon by `run`, `devices` and `verify`.
+// Used by every verb that speaks to a daemon.
 #pragma once
 
 #include <string>
@@ -21,18 +21,34 @@ struct Machine {
 // The machine of a --sim option; its daemon may or may not run.
 Machine MachineOf(const std::string& sim_profile);
 
-// Machines whose daemon accepts connections, the real one first.
-std::vector<Machine> LiveMachines();
+// Machines whose daemon accepts connections, the real one first; with `sim_profile` only that one.
+std::vector<Machine> RunningMachines(const std::string& sim_profile = "");
 
-// LiveMachines, or only the one of a --sim option.
-std::vector<Machine> Chosen(const std::string& sim_profile);
+// The same, and those whose daemon died while there were tenants: its state file says so. A private
+// daemon is started again and adopts them; what cannot be had is in `lost`, one error a machine.
+struct Machines {
+  std::vector<Machine> live;
+  std::vector<Error> lost;
+};
+Machines MachinesWithTenants(const std::string& sim_profile);
+
+// What a dead daemon left: whether it has tenants to be adopted, and whether the CLI had started it
+// (then the CLI may start the next one).
+struct Remains {
+  size_t tenants = 0;
+  bool private_daemon = false;
+};
+Remains RemainsOf(const Machine& machine);
 
 // Makes sure that `machine`'s daemon runs; starts a private one if none does. Safe against others
 // doing the same at the same moment (a lock file decides). A daemon started here ends by itself
 // with its last tenant. kUnavailable carries the daemon's own reason.
 Status EnsureDaemon(const Machine& machine);
 
-// The machine whose tenant is called `name`, among LiveMachines (or only --sim's).
+// kUnavailable inside of a share: there is no daemon to be seen from there, and none to be started.
+Status CheckOutside();
+
+// The machine whose tenant is called `name`, among MachinesWithTenants (or only --sim's).
 Result<Machine> FindTenant(const std::string& name, const std::string& sim_profile);
 
 }  // namespace divvy::cli

@@ -107,11 +107,13 @@ void AddRows(Table& table, const json& tenant, const PsOptions& options) {
 
 void Ps(const PsOptions& options) {
   json all = json::array();
-  for (const Machine& machine : Chosen(options.sim)) {
+  Machines machines = MachinesWithTenants(options.sim);
+  for (const Machine& machine : machines.live) {
     const auto answer = machine.api.Get("/v1/tenants");
     if (!answer.ok()) {
-      if (!machine.api.Alive()) continue;  // it ended in between
-      Fail(answer.error());
+      // Otherwise it ended in between.
+      if (machine.api.Alive()) machines.lost.push_back(answer.error());
+      continue;
     }
     for (json tenant : answer->value("tenants", json::array())) {
       tenant["machine"] = machine.Name();
@@ -119,17 +121,18 @@ void Ps(const PsOptions& options) {
     }
   }
   if (options.format == Format::kJson) {
-    std::printf("%s\n", json{{"tenants", all}}.dump(2).c_str());
-    return;
-  }
-  if (all.empty()) {
+    if (machines.lost.empty() || !all.empty())
+      std::printf("%s\n", json{{"tenants", all}}.dump(2).c_str());
+  } else if (!all.empty()) {
+    Table table({"NAME", "GPU", "USED / LIMIT", "DRIVER", "COMPUTE", "PROCESSES", "CLASS", "STATE",
+                 "AGE", "COMMAND"});
+    for (const json& tenant : all) AddRows(table, tenant, options);
+    std::fputs(table.ToString().c_str(), stdout);
+  } else if (machines.lost.empty()) {
     std::printf("no shares; `divvy run --mem 4GiB -- CMD` makes one\n");
-    return;
   }
-  Table table({"NAME", "GPU", "USED / LIMIT", "DRIVER", "COMPUTE", "PROCESSES", "CLASS", "STATE",
-               "AGE", "COMMAND"});
-  for (const json& tenant : all) AddRows(table, tenant, options);
-  std::fputs(table.ToString().c_str(), stdout);
+  // What could be had is shown; that it is not all must not go unnoticed.
+  if (!machines.lost.empty()) Fail(machines.lost.front());
 }
 
 }  // namespace

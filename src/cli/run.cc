@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "src/cli/app.h"
+#include "src/cli/process/keeper.h"
 #include "src/cli/process/supervise.h"
 #include "src/cli/table.h"
 #include "src/cli/tenancy.h"
@@ -114,7 +115,11 @@ void Run(RunOptions& options, const std::vector<std::string>& rest) {
     DropTenant(tenancy);
     Fail(child.error(), StatusOfLaunch(child.error()));
   }
-  const Ended ended = watch.WaitFor(*child);
+  Ended ended;
+  {
+    const DaemonKeeper keeper(tenancy.machine);
+    ended = watch.WaitFor(*child);
+  }
   if (options.format == Format::kJson) {
     const json report{{"name", tenancy.name},
                       {"machine", tenancy.machine.Name()},

@@ -14,7 +14,7 @@ void AddVersion(CLI::App& app) {
   AddFormat(*verb, *format);
   verb->callback([format] {
     nlohmann::json out{{"version", DIVVY_VERSION}, {"daemons", nlohmann::json::array()}};
-    for (const Machine& machine : LiveMachines()) {
+    for (const Machine& machine : RunningMachines()) {
       const auto status = machine.api.Get("/v1/status");
       if (status.ok()) out["daemons"].push_back(*status);
     }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -43,6 +44,7 @@ struct NodeOptions {
   bool overcommit = false;
   AuditAction audit = AuditAction::kWarn;
   bool deny_on_fault = false;
+  bool private_daemon = false;  // the CLI's own: it may start the next one, too
 };
 
 class Node {
@@ -114,6 +116,9 @@ class Node {
   // Below here the lock is held by the caller unless it says otherwise.
 
   // node_tenants.cc
+  Status MayBeMade(const TenantRecord& record, const std::vector<unsigned>& devices);
+  bool Leaves(const Tenant& tenant) const;
+  std::string WhyItLives(const Tenant& tenant) const;
   Result<Tenant*> MakeTenant(TenantRecord record, const std::vector<unsigned>& devices);
   Result<std::vector<unsigned>> NamedDevices(const std::vector<std::string>& gpus) const;
   std::vector<unsigned> RoomiestDevices(unsigned count, Percent compute) const;
@@ -191,6 +196,7 @@ class Node {
 
   std::mutex source_mutex_;  // one reader of NVML at a time
   mutable std::mutex mutex_;
+  std::condition_variable ended_;  // with mutex_: a tenant is gone
   uint64_t next_tenant_ = 1, next_connection_ = 1;
   std::map<uint64_t, Tenant> tenants_;
   std::unordered_map<uint64_t, Connection> connections_;

@@ -95,7 +95,7 @@ Status Node::SaveState() {
     }
     texts.push_back(&tenant.saved);
   }
-  Status s = SaveStateFile(StatePath(options_), texts, learned_.ToJson());
+  Status s = SaveStateFile(StatePath(options_), texts, learned_.ToJson(), options_.private_daemon);
   if (s.ok()) dirty_ = false;
   return s;
 }

@@ -25,6 +25,9 @@ double WallClock() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+// How long a request waits for what is leaving: longer than most teardowns (0.4 to 26 s on record).
+constexpr std::chrono::seconds kLeavingWait{3};
+
 std::string TenantDir(const NodeOptions& options, const std::string& name) {
   return paths::TenantsDir(options.machine_dir) + "/" + name;
 }
@@ -135,7 +138,7 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
     for (const unsigned d : *devices) Sample(d);
   }
 
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (closed_) return Error{ErrorCode::kEnding, "this divvyd is ending; ask again"};
   if (tenants_.size() >= ComputeCore::kMostTenants)
     return NoRoom("there are " + std::to_string(tenants_.size()) +
@@ -157,30 +160,30 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
   } else {
     record.runner_uid = ::geteuid();
   }
-  if (record.name.empty()) record.name = ChooseName(record.command);
-  if (FindTenant(record.name) != nullptr)
-    return Error{ErrorCode::kExists,
-                 "there is a tenant '" + record.name + "' already; choose another --name"};
-  if (devices->empty()) *devices = RoomiestDevices(request.gpu_count, record.share.compute);
-  for (const unsigned d : *devices) {
-    if (!devices_[d].fault.empty())
-      return Unavailable("GPU " + std::to_string(source_.devices()[d].index) + ": " +
-                         devices_[d].fault);
-    PublishLimits(d);  // takes back what others use above their promise while they can
-    Status s = Admit(BooksOf(d), record.share.mem, record.overcommit);
-    if (s.ok())
-      s = AdmitCompute(source_.devices()[d].index, ComputePromises(d), record.share.compute,
-                       record.overcommit);
-    if (!s.ok()) {
+  // What has just ended is worth a moment's wait: its name and its memory are about to be free.
+  const auto deadline = std::chrono::steady_clock::now() + kLeavingWait;
+  const std::vector<unsigned> named = *devices;
+  for (;;) {
+    if (named.empty()) *devices = RoomiestDevices(request.gpu_count, record.share.compute);
+    Status s = MayBeMade(record, *devices);
+    if (s.ok()) break;
+    const bool wait = s.error().code == ErrorCode::kExists || s.error().code == ErrorCode::kNoRoom;
+    const bool leaving = std::any_of(tenants_.begin(), tenants_.end(), [&](const auto& t) {
+      return Leaves(t.second) &&
+             (s.error().code == ErrorCode::kNoRoom || t.second.record.name == record.name);
+    });
+    if (wait && leaving && ended_.wait_until(lock, deadline) == std::cv_status::no_timeout)
+      continue;
+    if (s.error().code == ErrorCode::kNoRoom)
       Tell({.tenant = record.name,
-            .device = device::ToString(source_.devices()[d].uuid),
             .cause = "no_room",
             .bytes = record.share.mem.n,
             .message = s.error().message});
-      return s.error();
-    }
-    record.device_uuids.push_back(device::ToString(source_.devices()[d].uuid));
+    return s.error();
   }
+  if (record.name.empty()) record.name = ChooseName(record.command);
+  for (const unsigned d : *devices)
+    record.device_uuids.push_back(device::ToString(source_.devices()[d].uuid));
   Result<Tenant*> made = MakeTenant(std::move(record), *devices);
   if (!made.ok()) return made.error();
   Tenant& tenant = **made;
@@ -196,6 +199,59 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
         .message = "share of " + ToText(tenant.record.share)});
   on_change_(true);
   return TenantJson(tenant);
+}
+
+// Its name is free and its devices have room for it.
+Status Node::MayBeMade(const TenantRecord& record, const std::vector<unsigned>& devices) {
+  if (const Tenant* other = FindTenant(record.name); other != nullptr)
+    return Error{ErrorCode::kExists,
+                 "there is a tenant '" + record.name + "' already, " + WhyItLives(*other)};
+  for (const unsigned d : devices) {
+    if (!devices_[d].fault.empty())
+      return Unavailable("GPU " + std::to_string(source_.devices()[d].index) + ": " +
+                         devices_[d].fault);
+    PublishLimits(d);  // takes back what others use above their promise while they can
+    Status s = Admit(BooksOf(d), record.share.mem, record.overcommit);
+    if (s.ok())
+      s = AdmitCompute(source_.devices()[d].index, ComputePromises(d), record.share.compute,
+                       record.overcommit);
+    if (!s.ok()) return s;
+  }
+  return {};
+}
+
+// Whether it is over but for memory that the driver has not freed yet.
+bool Node::Leaves(const Tenant& tenant) const {
+  if (tenant.record.runner.pid == 0 && !tenant.ending) return false;
+  if (!tenant.runner_gone && Alive(tenant.record.runner)) return false;
+  for (const auto& [slot, process] : tenant.processes)
+    if (process.state != Process::State::kLeaving && Alive(process.id)) return false;
+  return std::none_of(tenant.awaited.begin(), tenant.awaited.end(), Alive) &&
+         !cgroup::IsPopulated(tenant.record.cgroup);
+}
+
+// For people who wanted its name: who holds it, since when, and what can be done.
+std::string Node::WhyItLives(const Tenant& tenant) const {
+  const auto age = static_cast<long long>(std::max(0.0, WallClock() - tenant.record.created));
+  const std::string since = "made " + std::to_string(age) + " s ago";
+  if (Leaves(tenant)) {
+    uint64_t bytes = 0;
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) bytes += UsedBytes(tenant, s);
+    return since + ": it has ended, but is leaving still: the driver has not freed " +
+           ToString(Bytes{bytes}) + " of its processes yet; wait, or choose another --name";
+  }
+  if (!tenant.runner_gone)
+    return since +
+           (tenant.record.runner.pid == 0 ? std::string()
+                                          : " by pid " + std::to_string(tenant.record.runner.pid)) +
+           "; choose another --name";
+  for (const auto& [slot, process] : tenant.processes)
+    if (process.state != Process::State::kLeaving)
+      return since + ": its command has ended, but left pid " + std::to_string(process.id.pid) +
+             " (" + process.command.substr(0, 40) + ") behind; end it, or choose another --name";
+  return since +
+         ": its command has ended, but processes that it left behind live on; end them "
+         "(DELETE ?force=1 does), or choose another --name";
 }
 
 Result<Tenant*> Node::MakeTenant(TenantRecord record, const std::vector<unsigned>& devices) {
@@ -447,6 +503,7 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
   for (const unsigned d : devices) Publish(d);
   Tell({.tenant = name, .cause = why, .message = "its share is free again"});
   events_.Forget(name);
+  ended_.notify_all();
   on_change_(!tenants_.empty());
 }
 

@@ -33,7 +33,8 @@ Json Node::StatusJson() const {
           {"tenants", tenants_.size()},
           {"audit", ToString(options_.audit)},
           {"on_fault", options_.deny_on_fault ? "deny" : "open"},
-          {"overcommit", options_.overcommit}};
+          {"overcommit", options_.overcommit},
+          {"private", options_.private_daemon}};
 }
 
 Json Node::DevicesJson() const {

@@ -36,6 +36,7 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
                    : audit == "kill" ? AuditAction::kKill
                                      : AuditAction::kWarn;
   out.node.deny_on_fault = on_fault == "deny";
+  out.node.private_daemon = out.private_daemon;
   return true;
 }
 

@@ -110,7 +110,7 @@ TEST_F(ShellsTest, StateIsEitherOldOrNew) {
   TenantRecord record{.name = "t", .device_uuids = {"GPU-a"}};
   record.share.mem = record.share.mem_max = 1_GiB;
   const std::string text = RecordText(record);
-  ASSERT_TRUE(SaveStateFile(path, {&text, &text}, nlohmann::json::object()).ok());
+  ASSERT_TRUE(SaveStateFile(path, {&text, &text}, nlohmann::json::object(), true).ok());
   EXPECT_EQ(LoadState(path)->tenants.size(), 2u);
   EXPECT_EQ(LoadState(path)->tenants.at(0).name, "t");
   for (const char* damage : {"", "{", R"({"version":1})", R"({"version":9,"tenants":[]})",
@@ -118,7 +118,7 @@ TEST_F(ShellsTest, StateIsEitherOldOrNew) {
     std::ofstream(path) << damage;
     EXPECT_EQ(LoadState(path).error().code, ErrorCode::kInvalid) << damage;
   }
-  EXPECT_FALSE(SaveStateFile(dir_ + "/nowhere/state.json", {}, {}).ok());
+  EXPECT_FALSE(SaveStateFile(dir_ + "/nowhere/state.json", {}, {}, true).ok());
 }
 
 TEST_F(ShellsTest, FullDiskKeepsTheOldState) {
@@ -129,9 +129,9 @@ TEST_F(ShellsTest, FullDiskKeepsTheOldState) {
   if (std::system(("mount -t tmpfs -o size=8k none " + small + " 2>/dev/null").c_str()) != 0)
     GTEST_SKIP() << "no tmpfs here";
   const nlohmann::json none = nlohmann::json::object();
-  EXPECT_TRUE(SaveStateFile(small + "/state.json", {}, none).ok());
+  EXPECT_TRUE(SaveStateFile(small + "/state.json", {}, none, true).ok());
   const std::string large(100'000, 'x');
-  EXPECT_FALSE(SaveStateFile(small + "/state.json", {&large}, none).ok());
+  EXPECT_FALSE(SaveStateFile(small + "/state.json", {&large}, none, true).ok());
   EXPECT_TRUE(LoadState(small + "/state.json").ok());
   EXPECT_EQ(std::system(("umount " + small).c_str()), 0);
 }

@@ -17,27 +17,30 @@ constexpr int kPeerPidfd = 77;  // SO_PEERPIDFD, asm-generic/socket.h since Linu
 Result<UniqueFd> ListenUnix(const std::string& path, int type, mode_t mode) {
   // A path longer than an address holds is reached through its folder's descriptor.
   UniqueFd folder;
-  std::string reach = path;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const size_t slash = path.rfind('/');
-  if (path.size() >= sizeof address.sun_path && slash != std::string::npos) {
-    folder = UniqueFd(::open(path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!folder.valid()) return IoError("cannot open " + path.substr(0, slash), errno);
-    reach = "/proc/self/fd/" + std::to_string(folder.get()) + path.substr(slash);
+  std::string in = slash == std::string::npos ? "." : path.substr(0, slash);
+  if (path.size() >= sizeof address.sun_path) {
+    folder = UniqueFd(::open(in.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!folder.valid()) return IoError("cannot open " + in, errno);
+    in = "/proc/self/fd/" + std::to_string(folder.get());
   }
-  if (reach.size() >= sizeof address.sun_path)
+  if (in.size() + path.size() - slash >= sizeof address.sun_path)
     return Invalid("the file name of " + path + " is too long for a socket");
-  std::memcpy(address.sun_path, reach.c_str(), reach.size() + 1);
+  // Made beside and renamed: whoever connects finds the old one, which refuses, or the new one.
+  const std::string beside = in + "/.new";
+  std::memcpy(address.sun_path, beside.c_str(), beside.size() + 1);
   UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return IoError("cannot make a socket", errno);
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT)
-    return IoError("cannot replace " + path, errno);
-  // Nobody else may connect between bind and chmod: that takes the right to write (umask 022).
+  if (::unlink(beside.c_str()) != 0 && errno != ENOENT)
+    return IoError("cannot replace " + beside, errno);
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return IoError("cannot make the socket " + path, errno);
-  if (::chmod(path.c_str(), mode) != 0) return IoError("cannot set the mode of " + path, errno);
+  if (::chmod(beside.c_str(), mode) != 0) return IoError("cannot set the mode of " + path, errno);
   if (::listen(fd.get(), 512) != 0) return IoError("cannot listen on " + path, errno);
+  if (::rename(beside.c_str(), path.c_str()) != 0)
+    return IoError("cannot make the socket " + path, errno);
   return fd;
 }
 

@@ -61,8 +61,9 @@ std::string RecordText(const TenantRecord& record) {
 }
 
 Status SaveStateFile(const std::string& path, const std::vector<const std::string*>& tenants,
-                     const nlohmann::json& learned) {
-  std::string text = "{\"version\":" + std::to_string(kVersion) + ",\n\"learned\":" +
+                     const nlohmann::json& learned, bool private_daemon) {
+  std::string text = "{\"version\":" + std::to_string(kVersion) +
+                     ",\n\"private\":" + (private_daemon ? "true" : "false") + ",\n\"learned\":" +
                      learned.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
                      ",\n\"tenants\":[";
   for (const std::string* const& tenant : tenants)

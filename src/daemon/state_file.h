@@ -22,8 +22,10 @@ struct State {
 // read is lost, the message names the file.
 Result<State> LoadState(const std::string& path);
 // `tenants`: each a record as text (RecordText), so that a save costs what changed.
+// `private_daemon` is for the CLI: after a crash it starts the next daemon only if this one was its
+// own.
 Status SaveStateFile(const std::string& path, const std::vector<const std::string*>& tenants,
-                     const nlohmann::json& learned);
+                     const nlohmann::json& learned, bool private_daemon);
 std::string RecordText(const TenantRecord& record);
 Status WriteByRename(const std::string& path, const std::string& content);
 

@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t kDeadAfterNs = 1000000000;  // a heart that has not beaten for this long
 constexpr unsigned kFirstHelloMs = 5000;       // many processes may be starting together
 constexpr unsigned kAgainHelloMs = 300;        // in the middle of an allocation
+constexpr unsigned kRestartMs = 3000;          // for a daemon that died to be followed by another
 constexpr uint64_t kBackOffNs = 250000000;
 constexpr uint64_t kBackOffMaxNs = 8000000000;
 
@@ -122,7 +123,9 @@ int Join(unsigned timeout_ms) noexcept {
     hello.flags |= wire::kHelloForked;
   }
   Welcomed welcomed;
-  const int error = SayHello(TenantSocket(), hello, timeout_ms, &welcomed);
+  // Once in a process's life: who holds memory already goes on under its last limits.
+  const unsigned refused_ms = old == nullptr && g_process.attach_failures == 0 ? kRestartMs : 0;
+  const int error = SayHello(TenantSocket(), hello, timeout_ms, refused_ms, &welcomed);
   if (error == 0 && !welcomed.same_generation) Adopt(welcomed, hello.ns_pid);
   g_process.books.Unlock();
   return error;

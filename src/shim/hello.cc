@@ -50,7 +50,7 @@ bool FillAddress(const char* path, sockaddr_un* address, int* folder) noexcept {
 }
 
 // A socket that never blocks: what has to be waited for is waited for with a limit.
-int Connect(const char* path, unsigned timeout_ms, int* out) noexcept {
+int Connect(const char* path, unsigned timeout_ms, unsigned refused_ms, int* out) noexcept {
   sockaddr_un address;
   int folder;
   if (!FillAddress(path, &address, &folder)) return ENAMETOOLONG;
@@ -60,7 +60,8 @@ int Connect(const char* path, unsigned timeout_ms, int* out) noexcept {
        error == 0 && connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0;) {
     if (errno == EINTR) continue;
     // Many processes start together and the daemon's queue is full for a moment.
-    if (errno == EAGAIN && waited_ms++ < timeout_ms)
+    const unsigned limit_ms = errno == EAGAIN ? timeout_ms : errno == ECONNREFUSED ? refused_ms : 0;
+    if (waited_ms++ < limit_ms)
       usleep(1000);
     else
       error = errno == EAGAIN ? ETIMEDOUT : errno;
@@ -176,9 +177,9 @@ int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[3], const
 }
 
 int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
-             Welcomed* out) noexcept {
+             unsigned refused_ms, Welcomed* out) noexcept {
   int fd;
-  if (const int error = Connect(socket_path, timeout_ms, &fd)) return error;
+  if (const int error = Connect(socket_path, timeout_ms, refused_ms, &fd)) return error;
   ssize_t sent;
   do sent = send(fd, &hello, sizeof(hello), MSG_NOSIGNAL);
   while (sent < 0 && errno == EINTR);

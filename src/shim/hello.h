@@ -20,8 +20,10 @@ struct Welcomed {
 
 // Connects, says `hello` and maps what comes back. 0, or an errno: ECONNREFUSED and ENOENT (no
 // daemon), ETIMEDOUT, EPROTO (an answer that is none), or the code of a Refused message.
+// `refused_ms`: for how long a socket that nobody listens on is tried again; its daemon died, and
+// the next one may be starting.
 int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
-             Welcomed* out) noexcept;
+             unsigned refused_ms, Welcomed* out) noexcept;
 
 // The middle part of it: checks one received packet and maps the segments that came with it
 // (policy, usage, bell; -1: none). 0 or an errno as above; the descriptors stay the caller's.

@@ -198,7 +198,7 @@ def make_cgroup(name):
     with open("/proc/self/cgroup", encoding="utf-8") as f:
         own = [line.strip()[3:].rstrip("/") for line in f if line.startswith("0::")]
     try:
-        path = f"{own[0]}/divvy-run-{os.getpid()}-{name}"
+        path = f"{own[0]}/divvy-run-{os.getpid()}.{name}"
         os.mkdir(mounts[0] + path)
         return mounts[0] + path, path
     except (IndexError, OSError):

@@ -45,7 +45,7 @@ class Admission(MachineTest):
         self.assertEqual(self.refused(self.m.tenant, GIB, runner_pid=2 ** 22 + 1).status, 404)
 
     def test_a_tenant_ends_with_its_runner(self):
-        runner = subprocess.Popen(["sleep", "1000"])
+        runner = self.started("sleep", "1000")
         t = self.m.tenant(GIB, name="t", runner_pid=runner.pid)
         self.assertTrue(os.path.exists(t["socket"]))
         runner.kill()
@@ -54,6 +54,29 @@ class Admission(MachineTest):
         self.assertFalse(os.path.exists(t["dir"]))
         self.assertEqual(self.m.device()["promised_bytes"], 0)
 
+
+    def test_a_name_is_free_again_at_once(self):
+        for _ in range(3):
+            runner = self.started("sleep", "1000")
+            t = self.m.tenant(60 * GIB, name="web", runner_pid=runner.pid)  # its memory, too
+            p = self.with_memory(t, GIB, GIB)
+            runner.kill()
+            p.kill()
+            runner.wait()
+
+    def test_a_name_that_is_taken_says_by_whom(self):
+        runner = self.started("sleep", "1000")
+        t = self.m.tenant(GIB, name="web", runner_pid=runner.pid)
+        p = self.m.probe()
+        p.hello(t)
+        e = self.refused(self.m.tenant, GIB, name="web")
+        self.assertEqual(e.code, "exists")
+        self.assertIn(f"by pid {runner.pid}", e.message)
+        runner.kill()
+        runner.wait()
+        until(lambda: self.m.show("web")["state"] == "orphaned", "the runner's end")
+        e = self.refused(self.m.tenant, GIB, name="web")
+        self.assertIn(f"left pid {p.pid}", e.message)
 
     def test_a_tenant_lives_while_its_cgroup_does(self):
         folder, path = self.cgroup("lives")
@@ -117,6 +140,21 @@ class Teardown(MachineTest):
         self.assertEqual(self.m.share("t")["nvml_bytes"], 0)
         self.assertEqual(self.m.device()["used_bytes"], self.m.device()["driver_reserved_bytes"])
         self.assertEqual(q("charge", 0, 20 * GIB), "ok")
+
+
+class LongTeardown(MachineTest):
+    broker = ("--teardown-delay", "20000")
+
+    def test_a_name_that_is_leaving_says_so(self):
+        runner = self.started("sleep", "1000")
+        p = self.with_memory(self.m.tenant(4 * GIB, name="web", runner_pid=runner.pid), GIB, GIB)
+        runner.kill()
+        p.kill()
+        runner.wait()
+        e = self.refused(self.m.tenant, GIB, name="web")
+        self.assertEqual(e.code, "exists")
+        for part in ("s ago", "leaving", "GiB", "another --name"):
+            self.assertIn(part, e.message)
 
 
 class Life(MachineTest):
@@ -212,7 +250,7 @@ class Private(MachineTest):
     options = ("--private",)
 
     def test_ends_with_its_last_tenant(self):
-        runner = subprocess.Popen(["sleep", "1000"])
+        runner = self.started("sleep", "1000")
         self.m.tenant(GIB, runner_pid=runner.pid)
         runner.kill()
         runner.wait()

@@ -137,7 +137,7 @@ class Restart(MachineTest):
 
 
 class SlowTeardown(MachineTest):
-    broker = ("--teardown-delay", "2500")
+    broker = ("--teardown-delay", "5000")  # longer than a request waits
 
     def test_memory_that_leaves_across_a_restart_is_not_promised(self):
         runner = subprocess.Popen(["sleep", "1000"])

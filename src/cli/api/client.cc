@@ -24,14 +24,30 @@ class NoSigpipe {
   void (*before_)(int);
 };
 
-httplib::Client Connect(const std::string& socket) {
+// Nothing that the daemon is asked takes a second, but for a new share whose name is leaving (3 s).
+constexpr int kLookSeconds = 5, kChangeSeconds = 12;
+
+httplib::Client Connect(const std::string& socket, int answer_seconds) {
   httplib::Client client(socket);
   client.set_address_family(AF_UNIX);
   client.set_default_headers({{"Host", "localhost"}});
   client.set_connection_timeout(5);
-  client.set_read_timeout(30);
+  client.set_read_timeout(answer_seconds);
   client.set_write_timeout(5);
   return client;
+}
+
+// A connection without a request; invalid when nobody listens.
+UniqueFd Dial(const std::string& socket) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket.size() >= sizeof(address.sun_path)) return UniqueFd();
+  socket.copy(address.sun_path, socket.size());
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd.valid() &&
+      ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+    fd.reset();
+  return fd;
 }
 
 ErrorCode CodeOf(int http_status) {
@@ -53,10 +69,17 @@ ErrorCode CodeOf(int http_status) {
   }
 }
 
-Result<nlohmann::json> Read(const std::string& socket, const httplib::Result& answer) {
-  if (!answer)
-    return Unavailable("no answer from divvyd at " + socket + " (" +
+Result<nlohmann::json> Read(const ApiClient& client, const httplib::Result& answer) {
+  if (!answer) {
+    const pid_t pid = client.ServerPid();
+    if (answer.error() == httplib::Error::Read && pid > 0)
+      return Unavailable("divvyd (pid " + std::to_string(pid) + ", at " + client.socket_path() +
+                         ") accepts requests but does not answer; look whether it is stopped or "
+                         "stuck, or end it: its tenants keep their limits and the next one takes "
+                         "them over");
+    return Unavailable("no answer from divvyd at " + client.socket_path() + " (" +
                        httplib::to_string(answer.error()) + ")");
+  }
   const auto body = nlohmann::json::parse(answer->body, nullptr, /*allow_exceptions=*/false);
   if (answer->status / 100 == 2) return body.is_discarded() ? nlohmann::json::object() : body;
   if (!body.is_object() || !body.contains("error") || !body["error"].is_object())
@@ -72,32 +95,32 @@ Result<nlohmann::json> Read(const std::string& socket, const httplib::Result& an
 
 Result<nlohmann::json> ApiClient::Get(const std::string& path) const {
   const NoSigpipe guard;
-  return Read(socket_, Connect(socket_).Get(path));
+  return Read(*this, Connect(socket_, kLookSeconds).Get(path));
 }
 
 Result<nlohmann::json> ApiClient::Post(const std::string& path, const nlohmann::json& body) const {
   const NoSigpipe guard;
-  return Read(socket_, Connect(socket_).Post(path, body.dump(), kJson));
+  return Read(*this, Connect(socket_, kChangeSeconds).Post(path, body.dump(), kJson));
 }
 
 Result<nlohmann::json> ApiClient::Patch(const std::string& path, const nlohmann::json& body) const {
   const NoSigpipe guard;
-  return Read(socket_, Connect(socket_).Patch(path, body.dump(), kJson));
+  return Read(*this, Connect(socket_, kChangeSeconds).Patch(path, body.dump(), kJson));
 }
 
 Result<nlohmann::json> ApiClient::Delete(const std::string& path) const {
   const NoSigpipe guard;
-  return Read(socket_, Connect(socket_).Delete(path));
+  return Read(*this, Connect(socket_, kChangeSeconds).Delete(path));
 }
 
-bool ApiClient::Alive() const {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket_.size() >= sizeof(address.sun_path)) return false;
-  socket_.copy(address.sun_path, socket_.size());
-  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  return fd.valid() &&
-         ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+bool ApiClient::Alive() const { return Dial(socket_).valid(); }
+
+pid_t ApiClient::ServerPid() const {
+  const UniqueFd fd = Dial(socket_);
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  if (!fd.valid() || ::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return 0;
+  return peer.pid;
 }
 
 }  // namespace divvy::cli

@@ -2,6 +2,8 @@
 // Holds no connection between calls. Exceptions of the HTTP and JSON libraries stay inside.
 #pragma once
 
+#include <sys/types.h>
+
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -13,8 +15,9 @@ class ApiClient {
  public:
   explicit ApiClient(std::string socket_path) : socket_(std::move(socket_path)) {}
 
-  // kUnavailable: nobody listens there. Otherwise the daemon's own message with the code that its
-  // HTTP status stands for (400 invalid, 403 denied, 404 not found, 409 exists, 507 no room).
+  // kUnavailable: nobody listens there, or nobody answers within some seconds. Otherwise the
+  // daemon's own message with the code that its HTTP status stands for (400 invalid, 403 denied,
+  // 404 not found, 409 exists, 507 no room).
   Result<nlohmann::json> Get(const std::string& path) const;
   Result<nlohmann::json> Post(const std::string& path, const nlohmann::json& body) const;
   Result<nlohmann::json> Patch(const std::string& path, const nlohmann::json& body) const;
@@ -22,6 +25,8 @@ class ApiClient {
 
   // Whether somebody accepts connections there; no request is made.
   bool Alive() const;
+  // Who does, as this process sees it; 0 = nobody, or somebody in a pid namespace out of sight.
+  pid_t ServerPid() const;
   const std::string& socket_path() const { return socket_; }
 
  private:

@@ -83,20 +83,30 @@ Status Prepare(const Delivery& delivery) {
   return Isolate(delivery);
 }
 
+namespace {
+
+// The name in a tenant's folder; "" = it is none.
+std::string NameIn(const std::string& dir) {
+  if (dir.empty() || ::access((dir + "/tenant").c_str(), F_OK) != 0) return "";
+  std::ifstream file(dir + "/tenant");
+  std::string name;
+  std::getline(file, name);
+  return name.empty() ? "?" : name;
+}
+
+}  // namespace
+
+std::string NamespaceTenant() {
+  const std::string name = NameIn(wire::kSelfDir);
+  if (!name.empty()) return name;
+  return ::access(wire::kNamespaceMarker, F_OK) == 0 ? "?" : "";
+}
+
 std::string OwnTenant() {
-  for (const std::string& dir :
-       {std::string(wire::kSelfDir), std::string([] {
-          const char* socket = std::getenv(wire::kSocketVariable);
-          const std::string path = socket == nullptr ? "" : socket;
-          return path.substr(0, path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
-        }())}) {
-    if (dir.empty() || ::access((dir + "/tenant").c_str(), F_OK) != 0) continue;
-    std::ifstream file(dir + "/tenant");
-    std::string name;
-    std::getline(file, name);
-    return name.empty() ? "?" : name;
-  }
-  return "";
+  if (std::string name = NamespaceTenant(); !name.empty()) return name;
+  const char* socket = std::getenv(wire::kSocketVariable);
+  const std::string path = socket == nullptr ? "" : socket;
+  return NameIn(path.substr(0, path.rfind('/') == std::string::npos ? 0 : path.rfind('/')));
 }
 
 }  // namespace divvy::cli

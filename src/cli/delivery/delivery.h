@@ -53,5 +53,7 @@ std::vector<std::string> FindCopies(const std::string& soname,
 
 // The name of the tenant that this process already runs in, "" = none.
 std::string OwnTenant();
+// The same, only where a mount namespace hides the daemon; "?" when its name can no longer be told.
+std::string NamespaceTenant();
 
 }  // namespace divvy::cli
