@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -122,6 +123,10 @@ bool InInitialPidNamespace() {
   char text[64];
   const ssize_t n = ::readlink("/proc/self/ns/pid", text, sizeof text);
   return n > 0 && std::string(text, static_cast<size_t>(n)) == "pid:[4026531836]";
+}
+
+double WallClock() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 uint64_t MonotonicNs() {

@@ -47,5 +47,6 @@ std::string EnvironmentOf(pid_t pid, const std::string& name);  // at its exec; 
 bool InInitialPidNamespace();
 
 uint64_t MonotonicNs();
+double WallClock();  // seconds since the epoch
 
 }  // namespace divvy::daemon
