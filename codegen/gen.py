@@ -11,11 +11,12 @@ import sys
 
 import emit_abi
 import emit_docs
+import emit_metrics
 import emit_shim
 import emit_sim
 import table
 
-EMITTERS = (emit_abi, emit_shim, emit_sim, emit_docs)
+EMITTERS = (emit_abi, emit_shim, emit_sim, emit_docs, emit_metrics)
 
 
 def outputs(root):

@@ -230,6 +230,7 @@ def load_libc(root):
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
+    root: pathlib.Path  # for tables that one emitter alone reads
     cuda: list
     nvml: list
     libc: list
@@ -237,4 +238,4 @@ class Tables:
 
 def load(root):
     root = pathlib.Path(root)
-    return Tables(load_cuda(root), load_nvml(root), load_libc(root))
+    return Tables(root, load_cuda(root), load_nvml(root), load_libc(root))

@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <httplib.h>
+#include <limits.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <thread>
 
+#include "src/daemon/metrics.h"
 #include "src/daemon/socket.h"
 
 namespace divvy::daemon {
@@ -15,6 +18,11 @@ namespace {
 using Json = nlohmann::json;
 constexpr size_t kWorkers = 16;  // a client that keeps its connection holds one for 2 s
 constexpr size_t kLargestBody = 64 << 10;
+
+std::string HostName() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return ::gethostname(name, HOST_NAME_MAX) == 0 ? name : "";
+}
 
 void Answer(httplib::Response& response, int status, const Json& body) {
   response.status = status;
@@ -38,8 +46,8 @@ void Answer(httplib::Response& response, const Result<Json>& result, int status 
 
 class Server : public Api, private httplib::Server {
  public:
-  Server(Node& node, Events& events, std::function<void()> shutdown)
-      : node_(node), events_(events), shutdown_(std::move(shutdown)) {
+  Server(const ApiOptions& options, Node& node, Events& events, std::function<void()> shutdown)
+      : options_(options), node_(node), events_(events), shutdown_(std::move(shutdown)) {
     new_task_queue = [] { return new httplib::ThreadPool(kWorkers); };
     set_payload_max_length(kLargestBody);
     set_read_timeout(5);
@@ -61,6 +69,8 @@ class Server : public Api, private httplib::Server {
 
  private:
   void Routes();
+  void Metrics(const httplib::Request& in, httplib::Response& out);
+  const ApiOptions options_;
   Node& node_;
   Events& events_;
   std::function<void()> shutdown_;
@@ -115,6 +125,7 @@ void Server::Routes() {
                       {"message", e.message}});
     Answer(out, 200, {{"events", list}});
   });
+  Get("/metrics", [this](const Request& in, Response& out) { Metrics(in, out); });
   Post("/v1/shutdown", [this](const Request&, Response& out) {
     Answer(out, 200, Json::object());
     shutdown_();
@@ -130,6 +141,20 @@ void Server::Routes() {
   set_exception_handler([](const Request&, Response& out, std::exception_ptr) {
     Answer(out, Internal("a fault of divvyd's own; see its log"));
   });
+}
+
+void Server::Metrics(const httplib::Request& in, httplib::Response& out) {
+  std::vector<std::string> only;
+  for (const auto& [name, value] : in.params)
+    if (name == "name[]") only.push_back(value);
+  if (const Status s = CheckMetricNames(only, options_.hami_metrics); !s.ok()) {
+    Answer(out, s.error());
+    return;
+  }
+  const Figures figures = node_.CollectFigures();
+  std::string text = MetricsText(figures, ReadSelf(), only);
+  if (options_.hami_metrics) text += HamiMetricsText(figures, HostName(), only);
+  out.set_content(std::move(text), "text/plain; version=0.0.4; charset=utf-8");
 }
 
 }  // namespace
@@ -180,11 +205,11 @@ const char* ErrorWord(ErrorCode code) {
   return "internal";
 }
 
-Result<std::unique_ptr<Api>> Api::Start(const std::string& socket_path, Node& node, Events& events,
+Result<std::unique_ptr<Api>> Api::Start(const ApiOptions& options, Node& node, Events& events,
                                         std::function<void()> shutdown) {
-  Result<UniqueFd> listener = ListenUnix(socket_path, SOCK_STREAM, 0600);
+  Result<UniqueFd> listener = ListenUnix(options.socket_path, SOCK_STREAM, 0600);
   if (!listener.ok()) return listener.error();
-  auto server = std::make_unique<Server>(node, events, std::move(shutdown));
+  auto server = std::make_unique<Server>(options, node, events, std::move(shutdown));
   server->Serve(std::move(*listener));
   return std::unique_ptr<Api>(std::move(server));
 }

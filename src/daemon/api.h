@@ -14,11 +14,16 @@
 
 namespace divvy::daemon {
 
+struct ApiOptions {
+  std::string socket_path;
+  bool hami_metrics = false;  // /metrics has HAMi's names, too
+};
+
 class Api {
  public:
   // Listens before it returns: a client that sees the socket is answered.
-  static Result<std::unique_ptr<Api>> Start(const std::string& socket_path, Node& node,
-                                            Events& events, std::function<void()> shutdown);
+  static Result<std::unique_ptr<Api>> Start(const ApiOptions& options, Node& node, Events& events,
+                                            std::function<void()> shutdown);
   virtual ~Api() = default;  // stops the workers; requests in flight are finished
 };
 

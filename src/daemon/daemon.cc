@@ -44,8 +44,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
                                     [self](bool has_tenants) { self->OnChange(has_tenants); });
   if (s = d->node_->Start(); !s.ok()) return s.error();
   Result<std::unique_ptr<Api>> api =
-      Api::Start(paths::ApiSocket(options.node.machine_dir), *d->node_, d->events_,
-                 [self] { self->loop_->Stop(); });
+      Api::Start({.socket_path = paths::ApiSocket(options.node.machine_dir),
+                  .hami_metrics = options.hami_metrics},
+                 *d->node_, d->events_, [self] { self->loop_->Stop(); });
   if (!api.ok()) return api.error();
   d->api_ = std::move(*api);
   d->sampler_ = std::thread([self] { self->SampleForever(); });

@@ -25,6 +25,7 @@
 #include "src/daemon/admission.h"
 #include "src/daemon/compute.h"
 #include "src/daemon/events.h"
+#include "src/daemon/figures.h"
 #include "src/daemon/hello.h"
 #include "src/daemon/learned.h"
 #include "src/daemon/loop.h"
@@ -65,6 +66,8 @@ class Node {
   nlohmann::json StatusJson() const;
   nlohmann::json DevicesJson() const;
   Result<nlohmann::json> TenantsJson(const std::string& name) const;  // "" = all
+
+  Figures CollectFigures() const;  // node_figures.cc; one short hold of the lock
 
   // --- the loop's tick: heartbeats, harvest of the tenants' events, overdue connections
   void Tick();
@@ -177,6 +180,10 @@ class Node {
   void PublishTerms(Tenant& tenant);
   nlohmann::json ComputeJson(const Tenant& tenant, unsigned share, const TenantView& view) const;
   void TellCompute(Tenant& tenant);  // what the arbiter saw since the last tick, as events
+
+  // node_figures.cc
+  DeviceFigures FiguresOf(unsigned device) const;
+  TenantFigures FiguresOf(const Tenant& tenant) const;
 
   // node_audit.cc
   void Report(Tenant& tenant, unsigned device, const std::string& code, pid_t pid, uint64_t bytes,

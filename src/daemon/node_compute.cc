@@ -49,6 +49,7 @@ void Node::JoinCompute(Tenant& tenant) {
 }
 
 void Node::PublishTerms(Tenant& tenant) {
+  tenant.guaranteed.Change(tenant.record.share.compute.milli / 100'000.0, MonotonicNs());
   compute_.SetTerms(tenant.id, TermsOf(tenant.record.share));
   for (unsigned s = 0; s < tenant.shares.size(); ++s)
     compute_.Pause(tenant.id, s, PausedBy::kOperator, tenant.record.share.paused);

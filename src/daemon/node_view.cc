@@ -114,7 +114,6 @@ Json Node::TenantJson(const Tenant& tenant) const {
         {{"uuid", device::ToString(info.uuid)}, {"index", info.index}, {"pci", info.pci_bus_id}});
   }
   Json processes = Json::array();
-  bool leaving = false;
   for (const auto& [slot, process] : tenant.processes) {
     uint64_t charged = 0, nvml = 0;
     for (unsigned s = 0; s < tenant.shares.size(); ++s) {
@@ -123,7 +122,6 @@ Json Node::TenantJson(const Tenant& tenant) const {
                      : process.device[s].held_units * region::kUnitBytes;
       nvml += process.device[s].nvml_bytes;
     }
-    leaving = leaving || process.state == Process::State::kLeaving;
     processes.push_back({{"pid", process.id.pid},
                          {"ns_pid", process.ns_pid},
                          {"command", process.command},
@@ -154,10 +152,7 @@ Json Node::TenantJson(const Tenant& tenant) const {
           {"created", r.created},
           {"command", r.command},
           {"runner_pid", r.runner.pid},
-          {"state", tenant.ending         ? "ending"
-                    : !tenant.runner_gone ? "running"
-                    : leaving             ? "leaving"
-                                          : "orphaned"},
+          {"state", StateOf(tenant)},
           {"shares", shares},
           {"processes", processes},
           {"awaited", awaited},

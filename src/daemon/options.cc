@@ -18,6 +18,9 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
   app.add_flag("--foreground", out.foreground, "log to stderr instead of divvyd.log");
   app.add_flag("--overcommit", out.node.overcommit, "promise more memory than there is");
   app.add_option("--ready-fd", out.ready_fd, "write 'ready' or an error line here, once");
+  std::string compat;
+  app.add_option("--metrics-compat", compat, "export metrics under another product's names, too")
+      ->check(CLI::IsMember({"hami"}));
   std::string audit = "warn", on_fault = "open";
   app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
       ->check(CLI::IsMember({"warn", "gate", "kill"}));
@@ -35,6 +38,7 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
   out.node.audit = audit == "gate"   ? AuditAction::kGate
                    : audit == "kill" ? AuditAction::kKill
                                      : AuditAction::kWarn;
+  out.hami_metrics = compat == "hami";
   out.node.deny_on_fault = on_fault == "deny";
   out.node.private_daemon = out.private_daemon;
   return true;

@@ -64,6 +64,14 @@ uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
   return std::min(units, region::kMaxUnits) * region::kUnitBytes;
 }
 
+const char* StateOf(const Tenant& tenant) {
+  if (tenant.ending) return "ending";
+  if (!tenant.runner_gone) return "running";
+  for (const auto& [slot, process] : tenant.processes)
+    if (process.state == Process::State::kLeaving) return "leaving";
+  return "orphaned";
+}
+
 uint64_t UsedBytes(const Tenant& tenant, unsigned share) {
   const Share& s = tenant.shares[share];
   const int64_t booked = static_cast<int64_t>(ChargedBytes(tenant, share)) + s.overhead.bytes() +

@@ -76,6 +76,17 @@ struct Share {
   uint64_t changed_ns = 0;        // when it was last seen to change
 };
 
+// GPU time that was guaranteed so far: the guaranteed part times time, however often it changed.
+struct Guarantee {
+  double seconds = 0;  // up to since_ns
+  double part = 0;     // of a device, since then
+  uint64_t since_ns = 0;
+  double SecondsAt(uint64_t now_ns) const {
+    return seconds + part * static_cast<double>(now_ns - since_ns) / 1e9;
+  }
+  void Change(double new_part, uint64_t now_ns) { *this = {SecondsAt(now_ns), new_part, now_ns}; }
+};
+
 struct Tenant {
   uint64_t id = 0;  // never used again
   TenantRecord record;
@@ -98,6 +109,7 @@ struct Tenant {
   uint64_t epoch = 0;              // the daemon's own changes to the books
   std::vector<ProcessId> awaited;  // adopted after a restart, not heard of since
   std::vector<Finding> findings;
+  Guarantee guaranteed;
   bool ending = false;  // deleted by force: nobody may join, ends with its last process
 
   uint64_t events_seen = 0;  // usage.event_head when last harvested
@@ -118,6 +130,7 @@ bool BooksAgree(const Tenant& tenant, unsigned share);
 // scribbled book claims no more than the highest limit that was in force: others' admission counts
 // on this figure.
 uint64_t UsedBytes(const Tenant& tenant, unsigned share);
+const char* StateOf(const Tenant& tenant);  // running, orphaned, leaving, ending
 // Charges of one process, clamped: a scribbled slot must not overflow a sum.
 uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share);
 
