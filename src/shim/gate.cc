@@ -166,10 +166,15 @@ Counter CounterOf(const Session& session, DeviceMeter& meter) noexcept {
     return {session.Slot().launches, g_process.meter_at};
   return {meter.count, meter.meter_at};
 }
-uint64_t CountOne(std::atomic<uint64_t>& count) noexcept {
-  const uint64_t n = count.load(std::memory_order_relaxed) + 1;
-  count.store(n, std::memory_order_relaxed);
-  return n;
+// How many launches have passed fast since this was last asked. Never too many, whatever other
+// threads do beside it: a slow pass is counted as one before it is counted as a launch.
+uint64_t PassedFast(DeviceMeter& meter, uint64_t n, uint64_t slow) noexcept {
+  const uint64_t fast = n > slow ? n - slow : 0;
+  uint64_t before = meter.accounted.load(std::memory_order_relaxed);
+  if (fast <= before ||
+      !meter.accounted.compare_exchange_strong(before, fast, std::memory_order_relaxed))
+    return 0;
+  return fast - before <= kFreeStretch ? fast - before : kFreeStretch;
 }
 
 // How many launches a lone one stands for. Never quite the same twice: a program's pattern of long
@@ -185,7 +190,7 @@ uint64_t LoneStretch(const DeviceMeter& meter, uint64_t n, uint64_t space_ns) no
 void PassDevice(const Session* session, unsigned local, const Operation& op,
                 Submission* out) noexcept {
   bool through = false, counted = false;
-  uint64_t n = 0;
+  uint64_t n = 0, fast = 0;
   for (;;) {
     DeviceMeter* m = MeterOf(*session, local);
     if (m == nullptr) {
@@ -194,10 +199,19 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     }
     DeviceMeter& meter = *m;
     const Counter counter = CounterOf(*session, meter);
-    if (!counted) n = CountOne(counter.count);
-    counted = true;
     const uint32_t word = meter.gate->word.load(std::memory_order_acquire);
-    if (word == 0 && n < counter.meter_at.load(std::memory_order_relaxed)) return;
+    if (!counted) {
+      // With several devices the fast way leads through here, too.
+      if (word == 0 && counter.count.load(std::memory_order_relaxed) + 1 <
+                           counter.meter_at.load(std::memory_order_relaxed)) {
+        counter.count.fetch_add(1, std::memory_order_relaxed);
+        return;
+      }
+      const uint64_t slow = meter.slow_passes.fetch_add(1, std::memory_order_relaxed) + 1;
+      n = counter.count.fetch_add(1, std::memory_order_relaxed) + 1;
+      fast = PassedFast(meter, n, slow);
+      counted = true;
+    }
     if ((word & kHolds) != 0 && !through) {
       MarkAll(meter);
       through = !AwaitOpen(local);
@@ -209,8 +223,6 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     const bool each_op = (word & region::kGateEachOp) != 0;
     const uint64_t bound_ns = uint64_t{meter.gate->bound_us.load(std::memory_order_relaxed)} * 1000;
     const uint64_t space_ns = uint64_t{meter.gate->space_us.load(std::memory_order_relaxed)} * 1000;
-    uint64_t batch = n - meter.accounted.exchange(n, std::memory_order_relaxed);
-    if (batch == 0 || batch > kFreeStretch) batch = 1;
     if (bound_ns == 0 && !each_op) {
       SetMetering(local, false);
       counter.meter_at.store(n + kFreeStretch, std::memory_order_relaxed);
@@ -221,7 +233,7 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     bool learn;
     const uint64_t estimate_ns = EstimateOf(meter, op, &learn);
     // What went by uncounted is in flight already.
-    const uint64_t earlier_ns = batch > 1 ? (batch - 1) * (meter.mean_ns | 1) : 0;
+    const uint64_t earlier_ns = fast * (meter.mean_ns.load(std::memory_order_relaxed) | 1);
     if (earlier_ns != 0) meter.in_flight_ns.fetch_add(earlier_ns, std::memory_order_relaxed);
     counter.meter_at.store(lone ? n + LoneStretch(meter, n, space_ns) : 0,
                            std::memory_order_relaxed);
@@ -235,7 +247,7 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
       session = now;
       continue;
     }
-    BeginOperation(meter, op, {space_ns, lone, each_op}, estimate_ns, learn, batch, earlier_ns,
+    BeginOperation(meter, op, {space_ns, lone, each_op}, estimate_ns, learn, fast + 1, earlier_ns,
                    out);
     return;
   }
@@ -282,7 +294,7 @@ CUresult BeginSubmission(const Operation& op, Submission* out) noexcept {
   const uint32_t only = g_process.only_device.load(std::memory_order_relaxed);
   int local = static_cast<int>(only) - 1;
   if (only == 0) {
-    CountOne(session->Slot().launches);
+    session->Slot().launches.fetch_add(1, std::memory_order_relaxed);
     local = CurrentPlace().device;
   }
   if (local < 0) return CUDA_SUCCESS;

@@ -181,14 +181,17 @@ bool Pop(DeviceMeter& meter, LaneState& lane, uint64_t word, bool all) noexcept 
 }  // namespace
 
 bool Observe(DeviceMeter& meter, LaneState& lane) noexcept {
-  if (g_process.marker_pages.by_event.load(std::memory_order_relaxed) != 0)
-    while (AskOldest(meter, lane)) {
-    }
-  // Acquire: partner of the GPU, or of who asked for it.
-  const uint64_t word = SharedOf(meter, lane).marker.load(std::memory_order_acquire);
-  if (word == lane.seen.load(std::memory_order_relaxed)) return false;
-  lane.seen.store(word, std::memory_order_relaxed);
-  return Pop(meter, lane, word, false);
+  bool any = false;
+  for (bool asked = true; asked;) {
+    asked = g_process.marker_pages.by_event.load(std::memory_order_relaxed) != 0 &&
+            AskOldest(meter, lane);
+    // Acquire: partner of the GPU, or of who asked for it.
+    const uint64_t word = SharedOf(meter, lane).marker.load(std::memory_order_acquire);
+    if (word == lane.seen.load(std::memory_order_relaxed) && !asked) break;
+    lane.seen.store(word, std::memory_order_relaxed);
+    any |= Pop(meter, lane, word, false);
+  }
+  return any;
 }
 
 bool ObserveAll(DeviceMeter& meter) noexcept {

@@ -69,9 +69,10 @@ struct DeviceMeter {
   uint8_t local;
 
   std::atomic<uint64_t> in_flight_ns;
-  std::atomic<uint64_t> progress;         // markers reached, ever
-  std::atomic<uint64_t> mean_ns;          // running average over operations
-  std::atomic<uint64_t> accounted;        // launches that stand in a lane
+  std::atomic<uint64_t> progress;  // markers reached, ever
+  std::atomic<uint64_t> mean_ns;   // running average over operations
+  // Slow passes; launches that passed fast and stand in a lane, or never will.
+  std::atomic<uint64_t> slow_passes, accounted;
   std::atomic<uint64_t> count, meter_at;  // as the process's, where it has several devices
   std::atomic<uint32_t> rung;             // the gate's word that the bell was rung for
   std::atomic<uint32_t> forced_running;   // waits that ended by time since the last progress
@@ -100,7 +101,8 @@ inline region::Lane& SharedOf(DeviceMeter& meter, const LaneState& lane) noexcep
   return meter.shared->lane[&lane - meter.lane];
 }
 inline uint64_t ReturnedOf(const LaneState& lane) noexcept {
-  return lane.inside.load(std::memory_order_relaxed) >> 16;
+  // Acquire: partner of a returning thread, which has issued what it counts here.
+  return lane.inside.load(std::memory_order_acquire) >> 16;
 }
 // All that was queued has been reached.
 inline bool QueueReached(DeviceMeter& meter, const LaneState& lane) noexcept {

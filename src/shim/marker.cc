@@ -137,12 +137,13 @@ bool PutMarker(DeviceMeter& meter, LaneState& lane, CUstream stream, MarkerKind 
     const uint64_t before = ReturnedOf(lane);
     const uint64_t word = MarkerWord(before, kind);
     if (kind != MarkerKind::kPaused) lane.held.store(0, std::memory_order_relaxed);
-    if (kind == MarkerKind::kStart) shared.start.store(before, std::memory_order_relaxed);
+    // Release: the daemon, which reads `issued` last, finds it no smaller.
+    if (kind == MarkerKind::kStart) shared.start.store(before, std::memory_order_release);
     r = Queue(meter, lane, stream, word, ns, probe);
     if (r == CUDA_SUCCESS) {
       lane.last_word.store(word, std::memory_order_relaxed);
       lane.marked_ns.store(ns, std::memory_order_relaxed);
-      shared.marked.store(before, std::memory_order_relaxed);
+      shared.marked.store(before, std::memory_order_release);
     }
     uint32_t taken = 1;
     if (lane.marking.compare_exchange_strong(taken, 0, std::memory_order_release)) break;

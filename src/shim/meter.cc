@@ -102,6 +102,9 @@ DeviceMeter* MakeMeter(const Session& session, unsigned local, unsigned index) n
       meter->shared = &session.usage->meter[session.slot].device[index];
       meter->index = static_cast<uint8_t>(index);
       meter->local = static_cast<uint8_t>(local);
+      if (g_process.only_device.load(std::memory_order_relaxed) != 0)
+        meter->accounted.store(session.Slot().launches.load(std::memory_order_relaxed),
+                               std::memory_order_relaxed);
       // Release: partner of MeterOf.
       g_process.meter[local].store(meter, std::memory_order_release);
     } else {
@@ -178,12 +181,13 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   out->lane = lane;
   region::Lane& shared = SharedOf(meter, *lane);
 
+  // First `issued`: no marker may ever claim more than it says.
+  const uint64_t before = shared.issued.fetch_add(batch, std::memory_order_release) + batch - 1;
   if (batch > 1) {
     // They are with the driver already, on this stream or others.
     lane->returned_ns.fetch_add(earlier_ns, std::memory_order_relaxed);
-    lane->inside.fetch_add((batch - 1) << 16, std::memory_order_relaxed);
+    lane->inside.fetch_add((batch - 1) << 16, std::memory_order_release);
   }
-  const uint64_t before = shared.issued.fetch_add(batch, std::memory_order_relaxed) + batch - 1;
   Add(meter.shared->operations, batch);
 
   Observe(meter, *lane);
@@ -240,7 +244,7 @@ void EndOperation(Submission* s, CUresult answer) noexcept {
   LaneState& lane = *s->lane;
   lane.returned_ns.fetch_add(s->estimate_ns, std::memory_order_relaxed);
   // One operation more has returned; this thread stays inside for its marker.
-  lane.inside.fetch_add(1 << 16, std::memory_order_relaxed);
+  lane.inside.fetch_add(1 << 16, std::memory_order_release);
   if (answer != CUDA_SUCCESS) {
     GiveProbe(s->probe);
     if (EndsContext(answer))

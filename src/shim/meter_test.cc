@@ -478,5 +478,245 @@ TEST_F(MeterTest, WithoutABellOneGoesOn) {
   EXPECT_EQ(Read(0, 2).issued, 1u);
 }
 
+// --- forms ---
+
+TEST_F(MeterTest, EveryFormOfSubmissionIsMetered) {
+  gpu.Free(true);
+  const CUfunction f = KernelOf(10 * kUs);
+  const auto exec = reinterpret_cast<CUgraphExec>(f);
+  const CUstream s = StreamAt(0);
+  CUlaunchConfig config{1, 1, 1, 1, 1, 1, 0, s, nullptr, 0};
+  CUlaunchConfig config_null{1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, 0};
+  CUDA_LAUNCH_PARAMS_v1 list[1] = {{f, 1, 1, 1, 1, 1, 1, 0, s, nullptr}};
+  const std::vector<std::pair<const char*, std::function<CUresult()>>> forms = {
+      {"kernel", [&] { return Launch(s, 10 * kUs); }},
+      {"null", [&] { return Launch(nullptr, 10 * kUs); }},
+      {"legacy", [&] { return Launch(CU_STREAM_LEGACY, 10 * kUs); }},
+      {"per thread", [&] { return Launch(CU_STREAM_PER_THREAD, 10 * kUs); }},
+      {"ptsz",
+       [&] { return hook_cuLaunchKernel_ptsz(f, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr); }},
+      {"ex", [&] { return hook_cuLaunchKernelEx(&config, f, nullptr, nullptr); }},
+      {"ex null", [&] { return hook_cuLaunchKernelEx(&config_null, f, nullptr, nullptr); }},
+      {"ex ptsz", [&] { return hook_cuLaunchKernelEx_ptsz(&config_null, f, nullptr, nullptr); }},
+      {"cooperative",
+       [&] { return hook_cuLaunchCooperativeKernel(f, 1, 1, 1, 1, 1, 1, 0, s, nullptr); }},
+      {"cooperative ptsz",
+       [&] {
+         return hook_cuLaunchCooperativeKernel_ptsz(f, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr);
+       }},
+      {"multi", [&] { return hook_cuLaunchCooperativeKernelMultiDevice(list, 1, 0); }},
+      {"old", [&] { return hook_cuLaunch(f); }},
+      {"old grid", [&] { return hook_cuLaunchGrid(f, 1, 1); }},
+      {"old grid async", [&] { return hook_cuLaunchGridAsync(f, 1, 1, s); }},
+      {"graph", [&] { return hook_cuGraphLaunch(exec, s); }},
+      {"graph ptsz", [&] { return hook_cuGraphLaunch_ptsz(exec, nullptr); }},
+      {"memset", [&] { return hook_cuMemsetD8_v2(0x1000, 0, 5000); }},
+      {"memset async", [&] { return hook_cuMemsetD8Async(0x1000, 0, 5000, s); }},
+      {"copy", [&] { return hook_cuMemcpyDtoDAsync_v2(0x1000, 0x2000, 5000, s); }},
+  };
+  uint64_t operations = 0;
+  for (const auto& [name, submit] : forms) {
+    EXPECT_EQ(submit(), CUDA_SUCCESS) << name;
+    EXPECT_EQ(meter().operations, ++operations) << name;
+    EXPECT_EQ(Read().done, Read().issued) << name;
+    EXPECT_EQ(gpu.Launched(), operations) << name;
+  }
+  EXPECT_EQ(meter().lanes, 3u);  // one stream, the legacy one, this thread's
+  EXPECT_EQ(daemon.usage().slot[1].launches, operations);
+}
+
+TEST_F(MeterTest, AnotherThreadsDefaultStreamIsAnotherLane) {
+  ASSERT_EQ(Launch(CU_STREAM_PER_THREAD, 10 * kUs), CUDA_SUCCESS);
+  std::thread other([&] { ASSERT_EQ(Launch(CU_STREAM_PER_THREAD, 10 * kUs), CUDA_SUCCESS); });
+  other.join();
+  EXPECT_EQ(meter().lanes, 2u);
+}
+
+TEST_F(MeterTest, TheLegacyStreamIsNotMarkedInTheMiddleOfOtherStreams) {
+  // A marker there orders all blocking streams: it comes with an operation or, when nothing else
+  // is in flight, before a wait.
+  Learn(10 * kUs);
+  Learn(11 * kUs, StreamAt(0));
+  for (int i = 0; i < 2; ++i) ASSERT_EQ(Launch(nullptr, 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(nullptr).size(), 2u);
+  ASSERT_EQ(Launch(StreamAt(0), 11 * kUs), CUDA_SUCCESS);
+  hook_cuEventQuery(nullptr);
+  EXPECT_EQ(gpu.Words(nullptr).size(), 2u);
+  // Beside others every operation takes its marker along.
+  ASSERT_EQ(Launch(nullptr, 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(nullptr).size(), 3u);
+  gpu.RunAll();
+  for (int i = 0; i < 2; ++i) ASSERT_EQ(Launch(nullptr, 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(nullptr).size(), 2u);
+  hook_cuEventQuery(nullptr);
+  EXPECT_EQ(gpu.Words(nullptr).size(), 3u);
+}
+
+// --- threads, devices, forks, generations ---
+
+TEST_F(MeterTest, ManyThreadsOnTheSameAndOnOtherStreams) {
+  Gate(region::kGateMetered, 500, 100, kForever);
+  gpu.Free(true);
+  constexpr int kThreads = 4, kEach = 2000;
+  std::atomic<bool> stop{false};
+  std::thread watches([&] {
+    uint64_t done = 0;
+    while (!stop) {
+      const Progress p = Read();
+      EXPECT_FALSE(p.garbage);
+      EXPECT_GE(p.done, done);
+      done = p.done;
+      sched_yield();
+    }
+  });
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        const CUstream s =
+            i % 3 == 0 ? StreamAt(0) : StreamAt(static_cast<unsigned>(i * 4 + t) % 70);
+        ASSERT_EQ(Launch(s, 10 * kUs), CUDA_SUCCESS);
+        if (i % 50 == 0) hook_cuStreamQuery(s);
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  stop = true;
+  watches.join();
+  EXPECT_EQ(Read().issued, uint64_t{kThreads} * kEach);
+  hook_cuCtxSynchronize();
+  EXPECT_EQ(meter().forced, 0u);
+  EXPECT_EQ(meter().waiters, 0u);
+}
+
+struct TwoDevices : MeterTest {
+  TwoDevices() : MeterTest(2) {}
+};
+
+TEST_F(TwoDevices, EachHasItsOwnGateAndLanes) {
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  const CUcontext second = testing::MakeCurrentContext(1);
+  daemon.SetGate(region::kGateShut, 0);
+  ASSERT_EQ(Launch(StreamAt(1), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(Read(0).issued, 1u);
+  EXPECT_EQ(Read(1).issued, 1u);
+  gpu.RunAll();
+  EXPECT_EQ(Read(0).done, 1u);
+  EXPECT_EQ(Read(1).done, 1u);
+  // Lone on one, metered on the other.
+  Gate(0, 0, 0, kForever, 1);
+  const unsigned writes = gpu.Writes();
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(Launch(StreamAt(1), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Writes(), writes);
+  daemon.SetGate(region::kGateMetered, 0);
+  hook_cuCtxSetCurrent(context);
+  gpu.Free(true);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(Read(0).done, 2u);
+  EXPECT_EQ(daemon.usage().slot[1].launches, 103u);
+  hook_cuCtxSetCurrent(second);
+  // A bound there and word 0: metered every so often.
+  Gate(0, 2000, 500, kForever, 1);
+  for (int i = 0; i < 200; ++i) ASSERT_EQ(Launch(StreamAt(1), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_GT(gpu.Writes(), writes + 2);
+  EXPECT_LT(gpu.Writes(), writes + 100);
+}
+
+TEST_F(MeterTest, AForkedChildIsMeteredForItself) {
+  Learn(10 * kUs);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  const uint64_t issued = Read().issued;
+  const pid_t child = fork();
+  if (child == 0) {
+    if (g_process.metering != 0 || MeterIfAny(0) != nullptr) _exit(1);
+    testing::MakeCurrentContext();
+    if (Launch(StreamAt(0), 10 * kUs) != CUDA_SUCCESS) _exit(2);
+    if (Read(0, 2).issued != 1) _exit(3);
+    gpu.RunAll();
+    if (Read(0, 2).done != 1) _exit(4);
+    _exit(0);
+  }
+  int status;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(Read().issued, issued);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(Read().issued, issued + 1);
+}
+
+TEST_F(MeterTest, ANewDaemonsLanesStartAnew) {
+  Learn(10 * kUs);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  region::Meter& old = meter();
+  daemon.Restart(2);
+  Gate(region::kGateMetered, 1000, 250);
+  CUdeviceptr p;
+  ASSERT_EQ(hook_cuMemAlloc_v2(&p, 4096), CUDA_SUCCESS);  // meets the dead one, joins the new one
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.registered(), 2u);
+  EXPECT_EQ(Read().issued, 1u);
+  // What the GPU still writes goes to the old pages.
+  gpu.RunAll();
+  EXPECT_EQ(Read().done, 1u);
+  EXPECT_NE(&old, &meter());
+  EXPECT_GE(old.lane[1].marker.load() >> 2, 1u);
+}
+
+// --- recording ---
+
+TEST_F(MeterTest, RecordsLengthsAndGaps) {
+  Gate(region::kGateMetered | region::kGateEachOp, 0, 0);
+  ASSERT_EQ(Launch(StreamAt(0), 30 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(gpu.Words(StreamAt(0)).size(), 2u);
+  hook_cuStreamSynchronize(StreamAt(0));
+  ASSERT_EQ(hook_cuGraphLaunch(reinterpret_cast<CUgraphExec>(KernelOf(70 * kUs)), StreamAt(0)),
+            CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemsetD8Async(0x1000, 0, 9000, StreamAt(0)), CUDA_SUCCESS);
+  ASSERT_EQ(Launch(StreamAt(0), 30 * kUs), CUDA_SUCCESS);
+  hook_cuStreamSynchronize(StreamAt(0));
+  region::Usage& usage = daemon.usage();
+  ASSERT_EQ(usage.record_head, 4u);
+  const uint32_t lengths[] = {300, 700, 90, 300};
+  const uint8_t kinds[] = {0, 1, 2, 0};
+  for (unsigned i = 0; i < 4; ++i) {
+    const region::OperationRecord& r = usage.record[i];
+    EXPECT_EQ(r.sequence, i + 1);
+    EXPECT_NEAR(r.length, lengths[i], 1);
+    EXPECT_EQ(r.kind, kinds[i]);
+    EXPECT_EQ(r.synced, i == 1);
+    EXPECT_EQ(r.device, 0);
+  }
+  EXPECT_EQ(usage.record[0].key, usage.record[3].key);
+  EXPECT_NE(usage.record[0].key, usage.record[1].key);
+}
+
+// --- without writes in stream order ---
+
+struct ByEvents : MeterTest {
+  ByEvents() : MeterTest(1, false) {}
+};
+
+TEST_F(ByEvents, EventsStandForTheGpusWrites) {
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);  // finds out
+  hook_cuStreamSynchronize(StreamAt(0));
+  Learn(50 * kUs);
+  const uint64_t done = Read().done;
+  ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(Read().done, done);
+  gpu.RunAll();
+  hook_cuStreamQuery(StreamAt(0));
+  EXPECT_EQ(Read().done, done + 1);
+  std::thread runs([&] {
+    for (int i = 0; i < 50; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
+  });
+  Until([&] { return meter().waiters == 1; });
+  EXPECT_LE(gpu.Kernels(StreamAt(0)), 20u);
+  gpu.Free(true);
+  gpu.RunAll();
+  runs.join();
+  hook_cuStreamSynchronize(StreamAt(0));
+  EXPECT_EQ(Read().done, Read().issued);
+  EXPECT_EQ(meter().forced, 0u);
+}
+
 }  // namespace
 }  // namespace divvy::shim
