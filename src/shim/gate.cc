@@ -136,6 +136,7 @@ bool AwaitRoom(DeviceMeter& meter, uint64_t ns, uint64_t bound_ns, bool heed_gat
       break;
     }
     if (now - still_since > patience_ns + in_flight + in_flight / 2) {
+      if (SettleTails(meter)) continue;
       const uint32_t times = meter.forced_running.fetch_add(1, std::memory_order_relaxed);
       meter.free_passes.store((2u << (times < 9 ? times : 9)) - 1, std::memory_order_relaxed);
       meter.shared->forced.fetch_add(1, std::memory_order_relaxed);

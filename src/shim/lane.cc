@@ -213,4 +213,18 @@ void Settle(DeviceMeter& meter, LaneState& lane) noexcept {
   Pop(meter, lane, word, true);
 }
 
+bool SettleTails(DeviceMeter& meter) noexcept {
+  bool any = false;
+  const uint32_t used = meter.used.load(std::memory_order_acquire);
+  for (uint32_t i = 0; i < used; ++i) {
+    LaneState& lane = meter.lane[i];
+    if ((lane.inside.load(std::memory_order_relaxed) & 0xffff) != 0 || !Unmarked(meter, lane) ||
+        !QueueReached(meter, lane))
+      continue;
+    Settle(meter, lane);
+    any = true;
+  }
+  return any;
+}
+
 }  // namespace divvy::shim

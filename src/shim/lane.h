@@ -136,4 +136,8 @@ bool ObserveAll(DeviceMeter& meter) noexcept;
 // Nothing will come of what is queued any more: everything that has returned counts as done.
 void Settle(DeviceMeter& meter, LaneState& lane) noexcept;
 
+// Tails that no marker can be put behind (of a shared lane, of another thread's default stream):
+// counts those as done whose queue has been reached. For a caller that has waited long enough.
+bool SettleTails(DeviceMeter& meter) noexcept;
+
 }  // namespace divvy::shim

@@ -273,7 +273,13 @@ void MeterBeforeWait(CUstream stream) noexcept {
 }
 
 void MeterAfterWait() noexcept {
-  EachMetered([](DeviceMeter& meter) { ObserveAll(meter); });
+  EachMetered([](DeviceMeter& meter) {
+    ObserveAll(meter);
+    // What could not be marked beside other streams' work.
+    const uint32_t used = meter.used.load(std::memory_order_acquire);
+    for (uint32_t i = 0; i < used; ++i)
+      if (meter.lane[i].sort == LaneStream::kLegacy) MarkLane(meter, meter.lane[i]);
+  });
   ThreadSynced();
 }
 
