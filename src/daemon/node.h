@@ -65,7 +65,7 @@ class Node {
   Status DeleteTenant(const std::string& name, bool force);
   nlohmann::json StatusJson() const;
   nlohmann::json DevicesJson() const;
-  Result<nlohmann::json> TenantsJson(const std::string& name) const;  // "" = all
+  Result<nlohmann::json> TenantsJson(const std::string& name);  // "" = all
 
   Figures CollectFigures() const;  // node_figures.cc; one short hold of the lock
 

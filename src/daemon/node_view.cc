@@ -160,12 +160,15 @@ Json Node::TenantJson(const Tenant& tenant) const {
           {"findings", findings}};
 }
 
-Result<Json> Node::TenantsJson(const std::string& name) const {
+Result<Json> Node::TenantsJson(const std::string& name) {
   const std::lock_guard lock(mutex_);
   Json list = Json::array();
-  for (const auto& [id, tenant] : tenants_) {
-    if (name.empty()) list.push_back(TenantJson(tenant));
-    if (tenant.record.name == name) return TenantJson(tenant);
+  for (auto& [id, tenant] : tenants_) {
+    if (!name.empty() && tenant.record.name != name) continue;
+    // What a process that has just ended was refused is not left for the next tick.
+    HarvestEvents(tenant);
+    if (!name.empty()) return TenantJson(tenant);
+    list.push_back(TenantJson(tenant));
   }
   if (!name.empty()) return NotFound("there is no tenant '" + name + "'");
   return Json{{"tenants", list}};
