@@ -304,7 +304,7 @@ def main():
             wrong = f"unreadable: {error}"
         if wrong:
             replay.violation(number, f"{d['pod']}: {wrong}")
-    if last is None or last["instance"] != str(len(decisions)):
+    if last is None or None in last.values() or last["instance"] != str(len(decisions)):
         replay.violation(len(decisions), "the log is cut off: its last line does not close it")
     print(f"{len(decisions)} decisions, {replay.violations} violations")
     return 1 if replay.violations else 0
