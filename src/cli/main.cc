@@ -1,10 +1,7 @@
 // divvy: the command line. Parses, calls one verb, turns what it threw into an exit status.
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <sstream>
-#include <string>
-#include <vector>
 
 #include "src/cli/app.h"
 #include "src/cli/verbs.h"
@@ -35,28 +32,6 @@ class Brief : public CLI::Formatter {
   }
 };
 
-// The subcommands that `app` has, as a list; "" = it has none.
-std::string VerbsOf(const CLI::App& app) {
-  std::string list;
-  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
-    list += (list.empty() ? "" : "|") + sub->get_name();
-  return list;
-}
-
-// `divvy --version` and `divvy help VERB…` are other words for `version` and `VERB… --help`.
-std::vector<std::string> Words(int argc, char** argv) {
-  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
-  if (words.empty()) return words;
-  for (const char* same : {"--version", "-v", "-V"})
-    if (words[0] == same) words[0] = "version";
-  if (words[0] == "help") {
-    words.erase(words.begin());
-    words.emplace_back("--help");
-  }
-  std::reverse(words.begin(), words.end());  // as CLI11 wants it
-  return words;
-}
-
 // One line, whatever is wrong with the command line.
 int Complain(const CLI::App& app, const CLI::ParseError& error) {
   const auto chosen = app.get_subcommands();
@@ -66,18 +41,8 @@ int Complain(const CLI::App& app, const CLI::ParseError& error) {
     verb += " " + at->get_name();
   }
   std::string what = error.what();
-  const CLI::App* at = &app;
-  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
-  const std::vector<std::string> extra = app.remaining(/*recurse=*/true);
-  const std::string below = VerbsOf(*at);
-  if (!below.empty() && !extra.empty()) {
-    what = "there is no '" + verb + " " + extra.front() + "'; there are: " + below;
-  } else if (!below.empty()) {
-    what = "say which: " + verb + " " + below;
-  } else if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !extra.empty()) {
-    what = extra.front().rfind('-', 0) == 0 ? "there is no option '" + extra.front() + "'"
-                                            : "'" + extra.front() + "' is one word too many";
-  }
+  if (chosen.empty() && !app.remaining().empty())
+    what = "there is no '" + app.remaining().front() + "'";
   for (char& c : what)
     if (c == '\n') c = ' ';
   std::fprintf(stderr, "divvy: %s (see '%s --help')\n", what.c_str(), verb.c_str());
@@ -114,13 +79,13 @@ int Main(int argc, char** argv) {
   AddDaemon(app);
   AddVersion(app);
   try {
-    app.parse(Words(argc, argv));
+    app.parse(argc, argv);
     std::fflush(stdout);
     return kOk;
   } catch (const CLI::RuntimeError& end) {
     return end.get_exit_code();
   } catch (const CLI::Success& help) {
-    return app.remaining(/*recurse=*/true).empty() ? app.exit(help) : Complain(app, help);
+    return app.exit(help);
   } catch (const CLI::ParseError& error) {
     return Complain(app, error);
   } catch (const std::exception& error) {

@@ -12,6 +12,7 @@ void AddSet(CLI::App& app);
 void AddPause(CLI::App& app);  // pause and resume
 void AddLoad(CLI::App& app);
 void AddVerify(CLI::App& app);
+void AddVerifyCompute(CLI::App& verify);
 void AddDaemon(CLI::App& app);
 void AddVersion(CLI::App& app);
 

@@ -118,6 +118,7 @@ void AddVerify(CLI::App& app) {
       "Exit status: 0 every path holds, 1 one does not or could not be tried, 3 no room "
       "for the share.");
   memory->callback([options] { Memory(*options); });
+  AddVerifyCompute(*verb);
 }
 
 }  // namespace divvy::cli

@@ -1,7 +1,6 @@
 #include "src/daemon/options.h"
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 
 #include "src/base/paths.h"
 #include "src/daemon/version.h"
@@ -9,7 +8,7 @@
 namespace divvy::daemon {
 
 bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
-  CLI::App app{"Holds the tenants of one machine's GPUs to their shares.", "divvyd"};
+  CLI::App app{"divvyd: holds the tenants of one machine's GPUs to their shares."};
   app.set_version_flag("--version", std::string("divvyd ") + kVersion);
   app.add_option("--sim", out.sim_profile,
                  "a simulated machine instead of the real one, e.g. h100x4");
@@ -24,19 +23,13 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
       ->check(CLI::IsMember({"hami"}));
   std::string audit = "warn", on_fault = "open";
   app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
-      ->check(CLI::IsMember({"warn", "gate", "kill"}))
-      ->type_name("");
+      ->check(CLI::IsMember({"warn", "gate", "kill"}));
   app.add_option("--on-fault", on_fault, "gates of tenants whose daemon died: open, deny (open)")
-      ->check(CLI::IsMember({"open", "deny"}))
-      ->type_name("");
+      ->check(CLI::IsMember({"open", "deny"}));
   try {
     app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    exit_code = app.exit(help);
-    return false;
   } catch (const CLI::ParseError& e) {
-    std::fprintf(stderr, "divvyd: %s (see 'divvyd --help')\n", e.what());
-    exit_code = 2;
+    exit_code = app.exit(e);
     return false;
   }
   if (out.runtime_dir.empty()) out.runtime_dir = paths::RuntimeDir();

@@ -62,7 +62,9 @@ uint32_t ContextOf(const StreamName& name, CUstream stream) noexcept {
 
 }  // namespace
 
-StreamName NameOfDefault(CUstream stream) noexcept {
+StreamName NameOf(CUstream stream) noexcept {
+  if (stream != CU_STREAM_LEGACY && stream != CU_STREAM_PER_THREAD)
+    return {reinterpret_cast<uint64_t>(stream), LaneStream::kNamed, 0};
   CUcontext context = nullptr;
   g_driver.cuCtxGetCurrent(&context);
   const auto handle = reinterpret_cast<uint64_t>(context);

@@ -237,6 +237,7 @@ void AddLoad(CLI::App& app) {
   AddDuration(*verb, "--think", work.think_ns, "host time between requests");
   verb->add_option("--rate", work.rate, "requests per second, by the clock")->type_name("R");
   AddDuration(*verb, "--every", work.every_ns, "print a line of JSON this often while working");
+  verb->add_flag("--on-word", work.on_word, "say \"ready\", begin when a line comes on stdin");
   AddFormat(*verb, options->format);
   verb->add_flag("--export-ipc", options->export_ipc)->group("");
   verb->add_flag("--probe", options->probe)->group("");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdio>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -141,6 +142,11 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
     operations.push_back(std::make_unique<Operation>(device, options));
     DIVVY_CU(device, cuCtxSetCurrent, device.context());
     if (const Status s = operations.back()->Prepare(); !s.ok()) return s.error();
+  }
+  if (options.on_word) {
+    std::printf("ready\n");
+    std::fflush(stdout);
+    if (std::getchar() == EOF) return Unavailable("told to end before it began");
   }
   ::prctl(PR_SET_TIMERSLACK, 1UL);  // think times and rates of microseconds mean what they say
   const bool together = options.several == "together";

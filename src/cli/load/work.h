@@ -30,6 +30,7 @@ struct WorkOptions {
   int64_t burst_ns = 0, rest_ns = 0;  // work for so long, then rest for so long
   double rate = 0;                    // requests per second, by the clock; 0 = as fast as they end
   int64_t every_ns = 0;               // print a line this often; 0 = never
+  bool on_word = false;               // says "ready", then begins when a line comes on stdin
 
   bool Any() const { return kernel_ns > 0 || graph_ns > 0 || copy.n > 0; }
   int64_t OperationNs() const { return kernel_ns + graph_ns; }

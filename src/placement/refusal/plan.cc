@@ -22,9 +22,7 @@ Plan MakePlan(Engine& engine, const Request& request, const PlanOptions& options
   if (options.squeeze) plan = PlanSqueeze(engine, request);
   if (!plan && options.migrate) plan = PlanMigration(engine, request, options);
   if (!plan && options.preempt) plan = PlanPreemption(engine, request);
-  if (!plan) return {};
-  for (Step& s : plan->steps) s.from = engine.tenant(s.tenant).node;
-  return *plan;
+  return plan ? *plan : Plan{};
 }
 
 TenantId CarryOut(Engine& engine, const Request& request, const Plan& plan) {
@@ -50,8 +48,7 @@ namespace {
 // Plans and carries out; positions by size, largest first.
 std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Request>& requests,
                                          const PlanOptions& options,
-                                         std::vector<TenantId>* placed,
-                                         std::vector<Plan>* done) {
+                                         std::vector<TenantId>* placed) {
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
@@ -70,7 +67,6 @@ std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Reque
     }
     (*placed)[i] = CarryOut(engine, requests[i], plans[i]);
     if ((*placed)[i] == kNoTenant) return std::nullopt;
-    if (done != nullptr) done->push_back(plans[i]);
   }
   return plans;
 }
@@ -80,19 +76,17 @@ std::optional<std::vector<Plan>> PlanGang(Engine& engine, const std::vector<Requ
                                           const PlanOptions& options) {
   std::vector<TenantId> placed;
   engine.Begin();
-  std::optional<std::vector<Plan>> plans = RunGang(engine, requests, options, &placed, nullptr);
+  std::optional<std::vector<Plan>> plans = RunGang(engine, requests, options, &placed);
   engine.Rollback();
   return plans;
 }
 
 std::optional<std::vector<TenantId>> PlaceGang(Engine& engine, const std::vector<Request>& requests,
-                                               const PlanOptions& options,
-                                               std::vector<Plan>* done) {
+                                               const PlanOptions& options) {
   std::vector<TenantId> placed;
   engine.Begin();
-  if (!RunGang(engine, requests, options, &placed, done)) {
+  if (!RunGang(engine, requests, options, &placed)) {
     engine.Rollback();
-    if (done != nullptr) done->clear();
     return std::nullopt;
   }
   engine.Commit();
