@@ -4,7 +4,7 @@ CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup configure product build demo test check-fast bench bench-placement gen asan tsan clang fuzz model roots format clean
+.PHONY: help all setup configure product build demo test check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -46,13 +46,18 @@ gen: ## write src/*/generated and docs from api/
 	@tools/gen.sh
 
 asan: setup ## AddressSanitizer and UBSan build, and its tests
-	cmake --preset asan && ninja -C build-asan -j $(JOBS) && $(CTEST) --test-dir build-asan $(LIGHT)
+	cmake --preset asan && ninja -C build-asan -j $(JOBS) && \
+	  tools/sanitizer_tests.sh asan --timeout 300 -j $(JOBS) $(LIGHT)
 
-tsan: setup ## ThreadSanitizer build, and the tests of what has threads
-	cmake --preset tsan && ninja -C build-tsan -j $(JOBS) && $(CTEST) --test-dir build-tsan $(LIGHT)
+tsan: setup ## ThreadSanitizer build, and its tests
+	cmake --preset tsan && ninja -C build-tsan -j $(JOBS) && \
+	  tools/sanitizer_tests.sh tsan --timeout 300 -j $(JOBS) $(LIGHT)
 
 clang: setup ## clang build with thread-safety analysis, and its tests
 	cmake --preset clang && ninja -C build-clang -j $(JOBS) && $(CTEST) --test-dir build-clang $(LIGHT)
+
+tidy: ## clang-tidy over what the last commit changed (tools/tidy.sh --all: everything)
+	@tools/tidy.sh
 
 fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
 	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS)

@@ -55,6 +55,9 @@ CLI::Option* AddSim(CLI::App& app, std::string& profile) {
   return app
       .add_option("--sim", profile,
                   "use a simulated machine instead of the real GPUs: h100, a100, t4, h100x4 (four)")
+      ->check([](const std::string& text) {
+        return text.empty() ? std::string("is empty; give a profile, e.g. h100") : std::string();
+      })
       ->type_name("PROFILE");
 }
 

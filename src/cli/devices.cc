@@ -53,6 +53,11 @@ void Devices(const DevicesOptions& options) {
                std::to_string(d.value("tenants", json::array()).size()), d.value("uuid", "")});
   }
   std::fputs(table.ToString().c_str(), stdout);
+  for (const json& d : all)
+    if (d.value("health", "ok") != "ok")
+      std::printf("FAULT: GPU %d of %s does not answer, its figures are old: %s\n",
+                  d.value("index", 0), d.value("machine", "").c_str(),
+                  d.value("health", "").c_str());
 }
 
 }  // namespace

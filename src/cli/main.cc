@@ -1,7 +1,10 @@
 // divvy: the command line. Parses, calls one verb, turns what it threw into an exit status.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "src/cli/app.h"
 #include "src/cli/verbs.h"
@@ -32,6 +35,28 @@ class Brief : public CLI::Formatter {
   }
 };
 
+// The subcommands that `app` has, as a list; "" = it has none.
+std::string VerbsOf(const CLI::App& app) {
+  std::string list;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    list += (list.empty() ? "" : "|") + sub->get_name();
+  return list;
+}
+
+// `divvy --version` and `divvy help VERB…` are other words for `version` and `VERB… --help`.
+std::vector<std::string> Words(int argc, char** argv) {
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (words.empty()) return words;
+  for (const char* same : {"--version", "-v", "-V"})
+    if (words[0] == same) words[0] = "version";
+  if (words[0] == "help") {
+    words.erase(words.begin());
+    words.emplace_back("--help");
+  }
+  std::reverse(words.begin(), words.end());  // as CLI11 wants it
+  return words;
+}
+
 // One line, whatever is wrong with the command line.
 int Complain(const CLI::App& app, const CLI::ParseError& error) {
   const auto chosen = app.get_subcommands();
@@ -41,8 +66,18 @@ int Complain(const CLI::App& app, const CLI::ParseError& error) {
     verb += " " + at->get_name();
   }
   std::string what = error.what();
-  if (chosen.empty() && !app.remaining().empty())
-    what = "there is no '" + app.remaining().front() + "'";
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  const std::vector<std::string> extra = app.remaining(/*recurse=*/true);
+  const std::string below = VerbsOf(*at);
+  if (!below.empty() && !extra.empty()) {
+    what = "there is no '" + verb + " " + extra.front() + "'; there are: " + below;
+  } else if (!below.empty()) {
+    what = "say which: " + verb + " " + below;
+  } else if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !extra.empty()) {
+    what = extra.front().rfind('-', 0) == 0 ? "there is no option '" + extra.front() + "'"
+                                            : "'" + extra.front() + "' is one word too many";
+  }
   for (char& c : what)
     if (c == '\n') c = ' ';
   std::fprintf(stderr, "divvy: %s (see '%s --help')\n", what.c_str(), verb.c_str());
@@ -79,13 +114,13 @@ int Main(int argc, char** argv) {
   AddDaemon(app);
   AddVersion(app);
   try {
-    app.parse(argc, argv);
+    app.parse(Words(argc, argv));
     std::fflush(stdout);
     return kOk;
   } catch (const CLI::RuntimeError& end) {
     return end.get_exit_code();
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    return app.remaining(/*recurse=*/true).empty() ? app.exit(help) : Complain(app, help);
   } catch (const CLI::ParseError& error) {
     return Complain(app, error);
   } catch (const std::exception& error) {

@@ -31,7 +31,9 @@ void Pause(const PauseOptions& options, bool paused) {
 void AddVerb(CLI::App& app, bool paused, const char* name, const char* about) {
   auto options = std::make_shared<PauseOptions>();
   auto* verb = app.add_subcommand(name, about);
-  verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")->required();
+  verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")
+      ->required()
+      ->type_name("");
   AddFormat(*verb, options->format);
   AddSim(*verb, options->sim)->description("the machine, when several have a tenant of that name");
   verb->callback([options, paused] { Pause(*options, paused); });

@@ -65,6 +65,7 @@ std::string SeenText(const json& share) {
 std::string StateOf(const json& tenant, const json& share) {
   std::string state = tenant.value("state", "");
   if (share.value("over", false)) state += ",over";
+  if (share.value("health", "ok") != "ok") state += ",device-fault";
   state += SeenText(share);
   if (tenant.value("cooperative", false)) state += ",cooperative";
   for (const json& finding : tenant.value("findings", json::array())) {
@@ -78,7 +79,8 @@ std::string StateOf(const json& tenant, const json& share) {
 // What of the used bytes is the driver's own: contexts and what it rounds up.
 int64_t DriverBytes(const json& share) {
   const json kinds = share.value("kinds", json::object());
-  return kinds.value("context", int64_t{0}) + share.value("overhead_bytes", int64_t{0});
+  return kinds.value("context", int64_t{0}) + share.value("overhead_bytes", int64_t{0}) -
+         share.value("unattached_bytes", int64_t{0});
 }
 
 void AddRows(Table& table, const json& tenant, const PsOptions& options) {
@@ -99,9 +101,10 @@ void AddRows(Table& table, const json& tenant, const PsOptions& options) {
   }
   if (!options.processes) return;
   for (const json& p : processes) {
+    const std::string its_state = p.value("state", "");
     table.Add({"  pid " + std::to_string(p.value("pid", 0)), "",
-               Amount(p.value("charged_bytes", uint64_t{0})), "", "", "", "", "", "",
-               Shortened(p.value("command", ""), 48)});
+               Amount(p.value("used_bytes", uint64_t{0})), "", "", "", "",
+               its_state == "live" ? "" : its_state, "", Shortened(p.value("command", ""), 48)});
   }
 }
 
@@ -129,7 +132,8 @@ void Ps(const PsOptions& options) {
     for (const json& tenant : all) AddRows(table, tenant, options);
     std::fputs(table.ToString().c_str(), stdout);
   } else if (machines.lost.empty()) {
-    std::printf("no shares; `divvy run --mem 4GiB -- CMD` makes one\n");
+    std::printf("no shares%s; `divvy run --mem 4GiB -- CMD` makes one\n",
+                options.sim.empty() ? "" : (" on sim/" + options.sim).c_str());
   }
   // What could be had is shown; that it is not all must not go unnoticed.
   if (!machines.lost.empty()) Fail(machines.lost.front());
@@ -151,8 +155,11 @@ void AddPs(CLI::App& app) {
       "together; stalled = asked for the device and did not use it; garbage = its work counters\n"
       "make no sense; cooperative = delivered by LD_PRELOAD, a program could evade it; over = "
       "holds more\n"
-      "than its limit since that was lowered; findings = the audit saw something (-o json "
-      "tells).\n\n"
+      "than its limit since that was lowered; findings = the audit saw something (-o json tells);\n"
+      "device-fault = NVML does not answer for its GPU; orphaned = its command has ended, "
+      "processes "
+      "live on;\n"
+      "of a process: awaited = known from before the daemon's restart, has not called since.\n\n"
       "  divvy ps -p           with the processes of each tenant\n"
       "  divvy ps -o json      everything there is to know");
   AddFormat(*verb, options->format);

@@ -2,6 +2,7 @@
 // the command, and then behaves as the command would.
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <sstream>
@@ -56,10 +57,12 @@ Status Complete(RunOptions& options, const std::vector<std::string>& rest) {
     return Invalid("--mem-max " + ToString(request.mem_max) + " is below --mem " +
                    ToString(request.mem));
   std::stringstream list(options.gpu);
-  for (std::string one; std::getline(list, one, ',');)
-    if (!one.empty()) request.gpus.push_back(one);
-  if (!options.gpu.empty() && request.gpus.empty())
-    return Invalid("--gpu: give an index or a UUID, as `divvy devices` lists them");
+  for (std::string one; std::getline(list, one, ',');) request.gpus.push_back(one);
+  const bool gap = std::find(request.gpus.begin(), request.gpus.end(), "") != request.gpus.end();
+  if (!options.gpu.empty() && (gap || options.gpu.back() == ','))
+    return Invalid("--gpu '" + options.gpu +
+                   "': give indices or UUIDs with a comma between two, as `divvy devices` lists "
+                   "them");
   if (options.gpus) {
     if (!request.gpus.empty()) return Invalid("give --gpu or --gpus, not both");
     if (*options.gpus < 1 || *options.gpus > 16)
@@ -174,8 +177,10 @@ void AddRun(CLI::App& app) {
           "--on-full", options->on_full,
           "what an allocation beyond the share gets: fail (default), or wait=TIME for room")
       ->type_name("fail|wait=TIME");
-  verb->add_flag("--overcommit", request.overcommit,
-                 "promise more than the device has; allocations may then fail within the share");
+  verb->add_flag(
+      "--overcommit", request.overcommit,
+      "promise more than the device has, or less than a context takes; allocations may then "
+      "fail within the share");
   AddFormat(*verb, options->format)
       ->description("json: one line about the tenant on stderr at the end; stdout is CMD's");
   verb->prefix_command();

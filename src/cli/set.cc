@@ -39,6 +39,12 @@ void Set(const SetOptions& options) {
     Fail(Invalid("say what to change, e.g. `divvy set NAME --mem 6GiB` or `--compute 30`"));
   const Machine machine = OrFail(FindTenant(options.name, options.sim));
   const std::string path = "/v1/tenants/" + options.name;
+  if (options.mem.n != 0) {
+    const json before = OrFail(machine.api.Get(path));
+    for (const json& share : before.value("shares", json::array()))
+      OrFail(CheckHoldsContext(options.mem, Bytes{share.value("context_bytes", uint64_t{0})},
+                               "GPU " + std::to_string(share.value("index", 0))));
+  }
   json body = json::object();
   if (options.mem.n != 0) body["mem_bytes"] = options.mem.n;
   options.compute.PutInto(body);
@@ -71,7 +77,9 @@ void AddSet(CLI::App& app) {
       "nothing away: it gets no more until it is below, and `divvy ps` shows it as over.\n\n"
       "  divvy set web --mem 6GiB\n"
       "  divvy set web --compute 15 --compute-max 50 --class batch");
-  verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")->required();
+  verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")
+      ->required()
+      ->type_name("");
   AddSize(*verb, "--mem", options->mem, "the new limit on each of its devices");
   AddComputeOptions(*verb, options->compute);
   AddFormat(*verb, options->format);

@@ -2,22 +2,20 @@
 // more policies, prints figures. All logic is in src/placement; this is files, options and tables.
 #include "src/cli/simulate_cluster.h"
 
-#include <unistd.h>
-
-#include <cmath>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "src/cli/app.h"
-#include "src/cli/table.h"
+#include "src/cli/simulate_cluster_log.h"
+#include "src/cli/simulate_cluster_report.h"
 #include "src/placement/input/kube_json.h"
 #include "src/placement/input/openb_csv.h"
 #include "src/placement/policies/policies.h"
@@ -29,8 +27,7 @@ namespace divvy::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using placement::ChurnResult;
-using placement::InflateResult;
+using placement::Handling;
 using placement::Inventory;
 using placement::Order;
 
@@ -39,17 +36,11 @@ struct Options {
   std::vector<std::string> policies = {"default", "fgd", "bestfit"};
   std::vector<std::string> protocols = {"inflate"};
   std::string seeds = "42";
+  std::vector<std::string> ways, quotas;
+  int max_moves = 4;
   double load = 0.95;
   uint32_t replicate = 1;
   Format format = Format::kText;
-};
-
-struct Run {
-  std::string policy;
-  uint64_t seed = 0;
-  bool published_order = false;
-  std::optional<InflateResult> inflate;
-  std::optional<ChurnResult> churn;
 };
 
 Result<std::string> ReadFile(const std::string& path) {
@@ -115,7 +106,12 @@ Inventory Load(const Options& o) {
                   : placement::ReadOpenbPods(text, path, &inventory));
     }
   }
-  OrFail(placement::CheckInventory(inventory));
+  if (const Status s = placement::CheckInventory(inventory); !s) {
+    Fail(Invalid(Locate(o.nodes) + ": " + s.error().message));
+  }
+  for (const std::string& warning : inventory.warnings) {
+    std::fprintf(stderr, "divvy: warning: %s\n", warning.c_str());
+  }
   return inventory;
 }
 
@@ -141,76 +137,11 @@ Order FindOrder(const Options& o, const Inventory& inventory, uint64_t seed) {
   return placement::DrawOrder(inventory, seed, placement::kInflateRatio);
 }
 
-// A line on the terminal that shows how far the runs are; nothing when stderr is no terminal.
-class Progress {
- public:
-  explicit Progress(size_t runs) : runs_(runs), on_(isatty(STDERR_FILENO) != 0) {}
-  ~Progress() {
-    if (on_) std::fputs("\r\033[K", stderr);
-  }
-  void Start(const std::string& what) {
-    what_ = what;
-    ++started_;
-  }
-  void Show(double part) const {
-    if (!on_) return;
-    const double done = (static_cast<double>(started_ - 1) + part) / static_cast<double>(runs_);
-    const int bars = static_cast<int>(done * 30);
-    std::fprintf(stderr, "\r%-28s [%.*s%*s] %3.0f %%\033[K", what_.c_str(), bars,
-                 "##############################", 30 - bars, "", 100 * done);
-    std::fflush(stderr);
-  }
-
- private:
-  size_t runs_;
-  bool on_;
-  size_t started_ = 0;
-  std::string what_;
-};
-
-// One line per decision, for tools/replay_check.py.
-class DecisionLog {
- public:
-  DecisionLog(const std::string& path, const Inventory& inventory)
-      : path_(path), inventory_(inventory), out_(path, std::ios::binary) {
-    out_ << "what,instance,pod,node,devices\n";
-  }
-  void Write(const placement::Event& e) {
-    using What = placement::Event::What;
-    const std::string& pod = inventory_.pods[e.pod].name;
-    if (e.what == What::kLeave) {
-      out_ << "leave," << e.instance << ",,,\n";
-    } else if (e.what == What::kRefuse) {
-      out_ << "refuse," << e.instance << ',' << pod << ",,\n";
-    } else {
-      const size_t nodes = inventory_.nodes.size();
-      out_ << "place," << e.instance << ',' << pod << ',' << inventory_.nodes[e.node % nodes].name;
-      if (e.node >= nodes) out_ << '#' << e.node / nodes;
-      out_ << ',';
-      bool first = true;
-      for (int d = 0; d < placement::kMaxDevices; ++d) {
-        if ((e.devices >> d & 1) == 0) continue;
-        out_ << (first ? "" : "|") << d;
-        first = false;
-      }
-      out_ << '\n';
-    }
-  }
-  Result<void> Close() {
-    out_.close();
-    if (!out_) return Error{ErrorCode::kIo, path_ + ": cannot be written"};
-    return {};
-  }
-
- private:
-  std::string path_;
-  const Inventory& inventory_;
-  std::ofstream out_;
-};
-
-Run RunOne(const Options& o, const Inventory& inventory, const std::string& policy, uint64_t seed,
-           Progress* progress) {
-  Run run{policy, seed, false, {}, {}};
+ClusterRun RunOne(const Options& o, const Inventory& inventory, const Handling& handling,
+                  const std::string& policy, uint64_t seed, Progress* progress) {
+  ClusterRun run;
+  run.policy = policy;
+  run.seed = seed;
   const Order order = FindOrder(o, inventory, seed);
   run.published_order = order.published;
   for (const std::string& protocol : o.protocols) {
@@ -223,109 +154,70 @@ Run RunOne(const Options& o, const Inventory& inventory, const std::string& poli
     progress->Start(policy + " " + std::to_string(seed) + " " + protocol);
     watch.progress = [progress](double part) { progress->Show(part); };
     auto made = placement::MakePolicy(policy, seed);
+    placement::HandlingResult handled;
     if (protocol == "inflate") {
-      run.inflate = placement::RunInflate(inventory, order, o.replicate, std::move(made), watch);
+      run.inflate = placement::RunInflate(inventory, order, o.replicate, std::move(made), watch,
+                                          handling, &handled);
     } else {
-      run.churn =
-          placement::RunChurn(inventory, order, seed, o.load, o.replicate, std::move(made), watch);
+      run.churn = placement::RunChurn(inventory, order, seed, o.load, o.replicate, std::move(made),
+                                      watch, handling, &handled);
+    }
+    if (!o.ways.empty() || !o.quotas.empty() || !inventory.gangs.empty()) {
+      run.handling = handled;
+      run.handling_protocol = protocol;
     }
     if (log) OrFail(log->Close());
   }
   return run;
 }
 
-// The figures of one run, or the means of several; null where the protocol was not run.
-nlohmann::ordered_json Figures(const std::vector<const Run*>& runs) {
-  const auto mean = [&](auto get) -> nlohmann::ordered_json {
-    double sum = 0;
-    for (const Run* r : runs) {
-      const std::optional<double> v = get(*r);
-      if (!v) return nullptr;
-      sum += *v;
+// "NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]]", in GPUs.
+std::pair<std::string, placement::SpaceQuota> ParseQuota(const std::string& text) {
+  const Error bad =
+      Invalid("--quota: \"" + text + "\" is not NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]] in GPUs");
+  const size_t equals = text.rfind('=');
+  if (equals == std::string::npos || equals == 0) Fail(bad);
+  double part[3] = {0, 0, 1};
+  const char* p = text.c_str() + equals + 1;
+  for (int i = 0; i < 3; ++i) {
+    char* end = nullptr;
+    part[i] = std::strtod(p, &end);
+    if (end == p || !(part[i] >= 0 && part[i] <= 1e9)) Fail(bad);
+    p = end + (*end == ':');
+    if (*end == '\0') break;
+    if (*end != ':' || i == 2) Fail(bad);
+  }
+  placement::SpaceQuota quota;
+  quota.limit_milli = static_cast<int64_t>(part[0] * placement::kWholeMilli);
+  quota.guaranteed_milli = static_cast<int64_t>(part[1] * placement::kWholeMilli);
+  quota.weight = static_cast<uint32_t>(part[2]);
+  return {text.substr(0, equals), quota};
+}
+
+Handling ParseHandling(const Options& o, const Inventory& inventory) {
+  Handling handling;
+  for (const std::string& way : o.ways) {
+    handling.plan.squeeze |= way == "squeeze";
+    handling.plan.migrate |= way == "migrate";
+    handling.plan.preempt |= way == "preempt";
+    handling.queue |= way == "queue";
+  }
+  handling.plan.max_moves = o.max_moves;
+  for (const std::string& text : o.quotas) {
+    handling.quotas.push_back(ParseQuota(text));
+    const std::string& name = handling.quotas.back().first;
+    if (std::find(inventory.spaces.begin(), inventory.spaces.end(), name) ==
+        inventory.spaces.end()) {
+      Fail(Invalid("--quota: no pod is in namespace \"" + name + "\""));
     }
-    return std::round(1e4 * sum / static_cast<double>(runs.size())) / 1e4;
-  };
-  const auto inflate = [&](double InflateResult::*field) {
-    return mean([field](const Run& r) {
-      return r.inflate ? std::optional((*r.inflate).*field) : std::nullopt;
-    });
-  };
-  const auto churn = [&](double ChurnResult::*field) {
-    return mean([field](const Run& r) {
-      return r.churn ? std::optional((*r.churn).*field) : std::nullopt;
-    });
-  };
-  nlohmann::ordered_json out;
-  out["allocated_percent"] = inflate(&InflateResult::allocated_percent);
-  out["fragmentation_percent_of_total"] = inflate(&InflateResult::fragmentation_percent_of_total);
-  out["rejected_before_95_percent"] = inflate(&InflateResult::rejected_before_95_percent);
-  out["multi_gpu_accepted_percent"] = inflate(&InflateResult::multi_gpu_accepted_percent);
-  out["churn_accepted_percent"] = churn(&ChurnResult::accepted_percent);
-  out["churn_multi_gpu_accepted_percent"] = churn(&ChurnResult::multi_gpu_accepted_percent);
-  return out;
+  }
+  return handling;
 }
 
-std::string Cell(const nlohmann::ordered_json& value) {
-  if (value.is_null()) return "-";
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f", value.get<double>());
-  return text;
-}
-
-void Print(const Options& o, const Inventory& inventory, const std::vector<Run>& runs,
-           size_t seeds) {
-  nlohmann::ordered_json all = nlohmann::ordered_json::array();
-  nlohmann::ordered_json means = nlohmann::ordered_json::array();
-  for (const Run& r : runs) {
-    nlohmann::ordered_json one = {{"policy", r.policy},
-                                  {"seed", r.seed},
-                                  {"order", r.published_order ? "published" : "drawn"}};
-    one.update(Figures({&r}));
-    all.push_back(one);
-  }
-  for (const std::string& policy : o.policies) {
-    std::vector<const Run*> of;
-    for (const Run& r : runs) {
-      if (r.policy == policy) of.push_back(&r);
-    }
-    nlohmann::ordered_json one = {{"policy", policy}, {"seeds", of.size()}};
-    one.update(Figures(of));
-    means.push_back(one);
-  }
-  if (o.format == Format::kJson) {
-    const nlohmann::ordered_json out = {
-        {"simulated", true},
-        {"nodes", inventory.nodes.size() * o.replicate},
-        {"gpus", inventory.TotalMilli() * o.replicate / placement::kWholeMilli},
-        {"pods", inventory.pods.size()},
-        {"load", o.load},
-        {"runs", all},
-        {"means", means}};
-    std::printf("%s\n", out.dump(2).c_str());
-    return;
-  }
-  std::printf("%zu nodes, %lld GPUs, %zu pods in the list (simulated; all figures in percent)\n",
-              inventory.nodes.size() * o.replicate,
-              static_cast<long long>(inventory.TotalMilli() * o.replicate / placement::kWholeMilli),
-              inventory.pods.size());
-  Table table({"POLICY", "SEED", "ALLOCATED", "FRAGMENTS", "REJECTED<95", "MULTI-GPU ACCEPTED",
-               "CHURN ACCEPTED"});
-  const auto add = [&table](const nlohmann::ordered_json& r, const std::string& seed) {
-    table.Add({r["policy"].get<std::string>(), seed, Cell(r["allocated_percent"]),
-               Cell(r["fragmentation_percent_of_total"]), Cell(r["rejected_before_95_percent"]),
-               Cell(r["multi_gpu_accepted_percent"]), Cell(r["churn_accepted_percent"])});
-  };
-  for (const auto& r : all) add(r, std::to_string(r["seed"].get<uint64_t>()));
-  if (seeds > 1) {
-    for (const auto& r : means) add(r, "mean");
-  }
-  std::fputs(table.ToString().c_str(), stdout);
-}
-
-void WritePlot(const Options& o, const std::vector<Run>& runs) {
+void WritePlot(const Options& o, const std::vector<ClusterRun>& runs) {
   std::vector<placement::PlotLine> lines;
   std::set<std::string> seen;
-  for (const Run& r : runs) {  // the first seed of each policy
+  for (const ClusterRun& r : runs) {  // the first seed of each policy
     if (r.inflate && seen.insert(r.policy).second) lines.push_back({r.policy, r.inflate->curve});
   }
   const std::string title = fs::path(o.pods).filename().string() + ", seed " +
@@ -345,21 +237,25 @@ void Simulate(const Options& o) {
   if (!o.decisions.empty() && o.policies.size() * seeds.size() * o.protocols.size() > 1) {
     Fail(Invalid("--decisions takes one policy, one seed and one protocol"));
   }
-  if (!o.plot.empty() && o.protocols.front() != "inflate") {
+  if (!o.plot.empty() &&
+      std::find(o.protocols.begin(), o.protocols.end(), "inflate") == o.protocols.end()) {
     Fail(Invalid("--plot shows the inflate protocol"));
   }
   const Inventory inventory = Load(o);
-  std::vector<Run> runs;
+  const Handling handling = ParseHandling(o, inventory);
+  std::vector<ClusterRun> runs;
   {
     Progress progress(o.policies.size() * seeds.size() * o.protocols.size());
     for (const std::string& policy : o.policies) {
       for (const uint64_t seed : seeds) {
-        runs.push_back(RunOne(o, inventory, policy, seed, &progress));
+        runs.push_back(RunOne(o, inventory, handling, policy, seed, &progress));
       }
     }
   }
   if (!o.plot.empty()) WritePlot(o, runs);
-  Print(o, inventory, runs, seeds.size());
+  PrintClusterRuns(
+      {o.format, inventory, o.policies, o.replicate, o.load, seeds.size(), !o.quotas.empty()},
+      runs);
 }
 
 }  // namespace
@@ -396,6 +292,18 @@ void AddSimulateCluster(CLI::App& simulate) {
   verb->add_option("--replicate", o->replicate, "copies of the nodes, and of the demand")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  verb->add_option("--refusal", o->ways,
+                   "what is done when a request does not fit, in this order: squeeze elastic pods, "
+                   "migrate a few, preempt lower priorities, queue; separated by commas")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"squeeze", "migrate", "preempt", "queue"}));
+  verb->add_option("--max-moves", o->max_moves, "pods that migrate for one request, at most")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  verb->add_option("--quota", o->quotas,
+                   "NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]] in GPUs; several with commas. Guarantee "
+                   "and weight order the queue")
+      ->delimiter(',');
   verb->add_option(
       "--orders", o->orders,
       "folder of arrival orders (tools/openb_order); else \"fixtures\" beside the pods, "

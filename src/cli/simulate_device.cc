@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -113,7 +114,9 @@ void PrintText(const Mix& mix, const MixReport& r, const SimulateDeviceOptions& 
 }
 
 void SimulateDevice(const SimulateDeviceOptions& options) {
-  Mix mix = OrFail(arbiter::model::ReadMixFile(options.file));
+  const Result<Mix> read = arbiter::model::ReadMixFile(options.file);
+  if (!read.ok()) Fail(read.error(), kBadInput);
+  Mix mix = *read;
   if (options.seconds > 0) mix.seconds = options.seconds;
   const auto us = [](double x) { return arbiter::Nanos(int64_t(x * 1000)); };
   const auto tunables = arbiter::Tunables::For(us(mix.machine.slice_us), us(mix.machine.switch_us));
@@ -124,6 +127,20 @@ void SimulateDevice(const SimulateDeviceOptions& options) {
   } else {
     PrintText(mix, report, options);
   }
+}
+
+std::string CheckSeconds(const std::string& text) {
+  char* end = nullptr;
+  const double seconds = std::strtod(text.c_str(), &end);
+  if (!text.empty() && *end == '\0' && seconds >= 0.01 && seconds <= 3600) return "";  // no NaN
+  return "'" + text + "' is no number of seconds from 0.01 to 3600";
+}
+
+std::string CheckSeeds(const std::string& text) {
+  char* end = nullptr;
+  const long seeds = std::strtol(text.c_str(), &end, 10);
+  if (!text.empty() && *end == '\0' && seeds >= 1 && seeds <= 100) return "";
+  return "'" + text + "' is no whole number from 1 to 100";
 }
 
 }  // namespace
@@ -140,12 +157,15 @@ void AddSimulateDevice(CLI::App& simulate) {
       "WANTED and ALONE, PROGRESS its speed relative to running alone. docs/mix-file.md describes\n"
       "the file; docs/mixes has examples. The figures are a model's, not a measurement.");
   verb->add_option("--mix", options->file, "the mix file (JSON)")->required()->type_name("FILE");
-  verb->add_option("--seeds", options->seeds, "runs; the median is printed")
-      ->check(CLI::Range(1, 100))
-      ->capture_default_str();
-  verb->add_option("--seconds", options->seconds, "simulated seconds (default: the file's)")
-      ->check(CLI::Range(0.01, 3600.0));
-  verb->add_flag("!--no-native", options->native, "do not run the mix without Divvy");
+  verb->add_option("--seeds", options->seeds, "runs, 1 to 100; the median is printed (default 5)")
+      ->check(CheckSeeds)
+      ->type_name("N");
+  verb->add_option("--seconds", options->seconds,
+                   "simulated seconds, 0.01 to 3600 (default: the file's)")
+      ->check(CheckSeconds)
+      ->type_name("SECONDS");
+  verb->add_flag_callback(
+      "--no-native", [options] { options->native = false; }, "do not run the mix without Divvy");
   AddFormat(*verb, options->format);
   verb->callback([options] { SimulateDevice(*options); });
 }

@@ -67,6 +67,43 @@ Status CheckName(const std::string& name) {
                  "most 63, a letter or digit first");
 }
 
+Status CheckHoldsContext(Bytes mem, Bytes context, const std::string& where) {
+  if (mem >= context) return {};
+  std::string meant;
+  if (mem.n < 1024)
+    meant = "; was " + std::to_string(mem.n) + "GiB meant?";
+  else if (mem < 1_MiB)
+    meant = "; was " + std::to_string(mem.n) + "MiB meant?";
+  return Invalid("a share of " + ToString(mem) + " is too small for any CUDA program: a context " +
+                 "alone takes " + ToString(context) + " of " + where + meant);
+}
+
+namespace {
+
+// Only small ones are looked at: no context takes as much.
+Status CheckSomeDevice(const Machine& machine, const ShareRequest& request) {
+  const Bytes mem = std::max(request.mem, request.mem_max);
+  if (mem >= 1_GiB || request.overcommit) return {};
+  const Result<json> answer = machine.api.Get("/v1/devices");
+  if (!answer.ok()) return answer.error();
+  Status fits;
+  for (const json& d : answer->value("devices", json::array())) {
+    const std::string index = std::to_string(d.value("index", 0));
+    const auto named = [&](const std::string& gpu) {
+      return gpu == index || gpu == d.value("uuid", "");
+    };
+    if (!request.gpus.empty() && std::none_of(request.gpus.begin(), request.gpus.end(), named))
+      continue;
+    const Status holds = CheckHoldsContext(mem, Bytes{d.value("context_bytes", uint64_t{0})},
+                                           "GPU " + index + " (" + d.value("name", "") + ")");
+    if (request.gpus.empty() && holds.ok()) return {};  // the daemon may choose this one
+    if (!holds.ok()) fits = holds;
+  }
+  return fits;
+}
+
+}  // namespace
+
 Result<Tenancy> MakeTenant(const ShareRequest& request) {
   if (const std::string own = OwnTenant(); !own.empty())
     return Invalid("this process already runs in the share of tenant '" + own +
@@ -79,6 +116,11 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
   delivery.runtime_dir = paths::RuntimeDir();
   if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
   if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
+  if (std::max(request.mem, request.mem_max) < 1_GiB) {
+    if (const Status up = EnsureDaemon(tenancy.machine); !up.ok()) return up.error();
+    if (const Status holds = CheckSomeDevice(tenancy.machine, request); !holds.ok())
+      return holds.error();
+  }
 
   delivery.cgroup = MakeCgroup();
   const Result<json> answer = Ask(tenancy.machine, Body(request, delivery));

@@ -37,6 +37,10 @@ struct Tenancy {
 // own processes does. kNoRoom names who holds what.
 Result<Tenancy> MakeTenant(const ShareRequest& request);
 
+// kInvalid when a share of `mem` could not even hold a CUDA context, which costs `context`; `where`
+// is the GPU. A number without a unit is what people usually meant otherwise.
+Status CheckHoldsContext(Bytes mem, Bytes context, const std::string& where);
+
 // Ends the promise now instead of with this process. For failures before the command started.
 void DropTenant(const Tenancy& tenancy);
 

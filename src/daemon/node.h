@@ -65,7 +65,7 @@ class Node {
   Status DeleteTenant(const std::string& name, bool force);
   nlohmann::json StatusJson() const;
   nlohmann::json DevicesJson() const;
-  Result<nlohmann::json> TenantsJson(const std::string& name) const;  // "" = all
+  Result<nlohmann::json> TenantsJson(const std::string& name);  // "" = all
 
   Figures CollectFigures() const;  // node_figures.cc; one short hold of the lock
 
@@ -130,6 +130,7 @@ class Node {
   Status WatchRunner(Tenant& tenant);
   void WritePolicy(Tenant& tenant);
   nlohmann::json TenantJson(const Tenant& tenant) const;
+  nlohmann::json ProcessesJson(const Tenant& tenant) const;
   void PruneAwaited(Tenant& tenant);
   void EndIfOver(Tenant& tenant);  // may remove it: the reference is gone then
   bool CgroupLives(Tenant& tenant);
@@ -162,6 +163,7 @@ class Node {
   // node_sample.cc
   void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
              const std::map<uint64_t, uint64_t>& sequences_before);
+  void ReleaseUnread(unsigned device);
   Attribution& Attribute(pid_t pid);
   uint64_t TenantByAncestry(pid_t pid, uint64_t preferred = 0) const;
   void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,

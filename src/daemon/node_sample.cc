@@ -72,9 +72,26 @@ void Node::Sample(unsigned device) {
             .cause = "device_fault",
             .message = reading.error().message});
     devices_[device].fault = reading.error().message;
+    ReleaseUnread(device);
     return;
   }
+  if (!devices_[device].fault.empty())
+    Tell({.device = device::ToString(source_.devices()[device].uuid),
+          .cause = "device_recovered",
+          .message = "NVML answers again"});
   Apply(device, *reading, begin_ns, before);
+}
+
+// Of a device that NVML does not answer for: what left it so long ago that it must be free, and
+// tenants that are over, end all the same.
+void Node::ReleaseUnread(unsigned device) {
+  std::vector<uint64_t> ids;
+  for (const auto& [tenant, s] : devices_[device].shares) {
+    ReleaseLeaving(*tenant, s, device::Reading{}, MonotonicNs(), false);
+    if (tenant->runner_gone) ids.push_back(tenant->id);
+  }
+  for (const uint64_t id : ids)
+    if (Tenant* tenant = FindTenant(id)) EndIfOver(*tenant);
 }
 
 void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,

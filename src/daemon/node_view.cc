@@ -68,6 +68,8 @@ Json Node::DevicesJson() const {
                    {"promised_bytes", promised},
                    {"leaving_bytes", leaving},
                    {"free_to_promise_bytes", FreeToPromise(books).n},
+                   {"context_bytes",
+                    learned_.Context(Learned::Key(info.name, source_.driver_version(), "")).n},
                    {"readings", state.readings},
                    {"lists_processes", state.reading.lists_processes},
                    {"tenants", tenants},
@@ -91,46 +93,30 @@ Json Node::TenantJson(const Tenant& tenant) const {
     Json kinds = Json::object();
     for (unsigned k = 0; k < region::kKinds; ++k)
       kinds[kKindNames[k]] = KindBytes(tenant, s, static_cast<region::Kind>(k));
-    shares.push_back({{"device", device::ToString(info.uuid)},
-                      {"index", info.index},
-                      {"limit_bytes", limit},
-                      {"promised_bytes", r.share.mem.n},
-                      {"limit_max_bytes", r.share.mem_max.n},
-                      {"used_bytes", used},
-                      {"charged_bytes", ChargedBytes(tenant, s)},
-                      {"nvml_bytes", share.nvml_bytes},
-                      {"kinds", kinds},
-                      {"overhead_bytes", overhead},
-                      {"context_bytes", policy.context_bytes.load(std::memory_order_relaxed)},
-                      {"leaving_bytes", LeavingBytes(tenant, s)},
-                      {"measured", share.measured},
-                      {"over", used > limit},
-                      {"gated", share.gated},
-                      {"compute_percent", r.share.compute.milli / 1000.0},
-                      {"compute_max_percent", r.share.compute_max.milli / 1000.0},
-                      {"weight", r.share.weight},
-                      {"compute", ComputeJson(tenant, s, view)}});
+    shares.push_back(
+        {{"device", device::ToString(info.uuid)},
+         {"index", info.index},
+         {"limit_bytes", limit},
+         {"promised_bytes", r.share.mem.n},
+         {"limit_max_bytes", r.share.mem_max.n},
+         {"used_bytes", used},
+         {"charged_bytes", ChargedBytes(tenant, s)},
+         {"nvml_bytes", share.nvml_bytes},
+         {"kinds", kinds},
+         {"overhead_bytes", overhead},
+         {"unattached_bytes", share.unattached_bytes},
+         {"context_bytes", policy.context_bytes.load(std::memory_order_relaxed)},
+         {"leaving_bytes", LeavingBytes(tenant, s)},
+         {"measured", share.measured},
+         {"health", devices_[share.device].fault.empty() ? "ok" : devices_[share.device].fault},
+         {"over", used > limit},
+         {"gated", share.gated},
+         {"compute_percent", r.share.compute.milli / 1000.0},
+         {"compute_max_percent", r.share.compute_max.milli / 1000.0},
+         {"weight", r.share.weight},
+         {"compute", ComputeJson(tenant, s, view)}});
     devices.push_back(
         {{"uuid", device::ToString(info.uuid)}, {"index", info.index}, {"pci", info.pci_bus_id}});
-  }
-  Json processes = Json::array();
-  for (const auto& [slot, process] : tenant.processes) {
-    uint64_t charged = 0, nvml = 0;
-    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-      charged += process.state == Process::State::kLive
-                     ? SlotBytes(tenant, slot, s)
-                     : process.device[s].held_units * region::kUnitBytes;
-      nvml += process.device[s].nvml_bytes;
-    }
-    processes.push_back({{"pid", process.id.pid},
-                         {"ns_pid", process.ns_pid},
-                         {"command", process.command},
-                         {"slot", slot},
-                         {"state", process.state == Process::State::kLive      ? "live"
-                                   : process.state == Process::State::kLeaving ? "leaving"
-                                                                               : "replaced"},
-                         {"charged_bytes", charged},
-                         {"nvml_bytes", nvml}});
   }
   Json awaited = Json::array();
   for (const ProcessId& id : tenant.awaited) awaited.push_back(id.pid);
@@ -154,18 +140,98 @@ Json Node::TenantJson(const Tenant& tenant) const {
           {"runner_pid", r.runner.pid},
           {"state", StateOf(tenant)},
           {"shares", shares},
-          {"processes", processes},
+          {"processes", ProcessesJson(tenant)},
           {"awaited", awaited},
           {"refusals", tenant.refusals},
           {"findings", findings}};
 }
 
-Result<Json> Node::TenantsJson(const std::string& name) const {
+namespace {
+
+struct Row {
+  pid_t pid = 0;
+  uint32_t ns_pid = 0, slot = 0;
+  std::string command;
+  const char* state = "";
+  uint64_t charged = 0, nvml = 0;
+};
+
+// What of the tenant's use each row stands for, so that the rows never sum to more: NVML's word
+// where there is one, else its charges as far as they fit into the rest.
+Json ToJson(const std::vector<Row>& rows, uint64_t used) {
+  uint64_t rest = used;
+  for (const Row& row : rows) rest -= std::min(rest, row.nvml);
+  Json out = Json::array();
+  for (const Row& row : rows) {
+    const uint64_t its = row.nvml != 0 ? std::min(row.nvml, used) : std::min(row.charged, rest);
+    if (row.nvml == 0) rest -= its;
+    out.push_back({{"pid", row.pid},
+                   {"ns_pid", row.ns_pid},
+                   {"command", row.command},
+                   {"slot", row.slot},
+                   {"state", row.state},
+                   {"used_bytes", its},
+                   {"charged_bytes", row.charged},
+                   {"nvml_bytes", row.nvml}});
+  }
+  return out;
+}
+
+}  // namespace
+
+Json Node::ProcessesJson(const Tenant& tenant) const {
+  std::vector<Row> rows;
+  uint64_t used = 0;
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) used += UsedBytes(tenant, s);
+  for (const auto& [slot, process] : tenant.processes) {
+    Row row{.pid = process.id.pid,
+            .ns_pid = process.ns_pid,
+            .slot = slot,
+            .command = process.command,
+            .state = process.state == Process::State::kLive      ? "live"
+                     : process.state == Process::State::kLeaving ? "leaving"
+                                                                 : "replaced"};
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+      row.charged += process.state == Process::State::kLive
+                         ? SlotBytes(tenant, slot, s)
+                         : process.device[s].held_units * region::kUnitBytes;
+      // What its pid holds now is the newer image's.
+      if (process.state != Process::State::kReplaced) row.nvml += process.device[s].nvml_bytes;
+    }
+    rows.push_back(std::move(row));
+  }
+  // Those that have not said hello (again): known from before a restart, or only from NVML.
+  std::map<pid_t, Row> silent;
+  for (const ProcessId& id : tenant.awaited) silent[id.pid].state = "awaited";
+  for (const Share& share : tenant.shares)
+    for (const device::ProcessMemory& p : devices_[share.device].reading.processes) {
+      const auto known = attributions_.find(p.pid);
+      const bool its = known != attributions_.end() && known->second.tenant == tenant.id;
+      if (!its && !silent.contains(p.pid)) continue;
+      if (std::any_of(rows.begin(), rows.end(), [&](const Row& r) { return r.pid == p.pid; }))
+        continue;
+      Row& row = silent[p.pid];
+      if (*row.state == '\0') row.state = "no_hello";
+      row.nvml += p.used.value_or(Bytes{}).n;
+    }
+  for (auto& [pid, row] : silent) {
+    const auto known = attributions_.find(pid);
+    row.pid = pid;
+    row.command = known != attributions_.end() ? known->second.command : CommandOf(pid);
+    rows.push_back(std::move(row));
+  }
+  return ToJson(rows, used);
+}
+
+Result<Json> Node::TenantsJson(const std::string& name) {
   const std::lock_guard lock(mutex_);
   Json list = Json::array();
-  for (const auto& [id, tenant] : tenants_) {
-    if (name.empty()) list.push_back(TenantJson(tenant));
-    if (tenant.record.name == name) return TenantJson(tenant);
+  for (auto& [id, tenant] : tenants_) {
+    if (!name.empty() && tenant.record.name != name) continue;
+    // What a process that has just ended was refused is not left for the next tick.
+    HarvestEvents(tenant);
+    if (!name.empty()) return TenantJson(tenant);
+    list.push_back(TenantJson(tenant));
   }
   if (!name.empty()) return NotFound("there is no tenant '" + name + "'");
   return Json{{"tenants", list}};

@@ -1,6 +1,7 @@
 #include "src/daemon/options.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 
 #include "src/base/paths.h"
 #include "src/daemon/version.h"
@@ -8,7 +9,7 @@
 namespace divvy::daemon {
 
 bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
-  CLI::App app{"divvyd: holds the tenants of one machine's GPUs to their shares."};
+  CLI::App app{"Holds the tenants of one machine's GPUs to their shares.", "divvyd"};
   app.set_version_flag("--version", std::string("divvyd ") + kVersion);
   app.add_option("--sim", out.sim_profile,
                  "a simulated machine instead of the real one, e.g. h100x4");
@@ -23,13 +24,19 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
       ->check(CLI::IsMember({"hami"}));
   std::string audit = "warn", on_fault = "open";
   app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
-      ->check(CLI::IsMember({"warn", "gate", "kill"}));
+      ->check(CLI::IsMember({"warn", "gate", "kill"}))
+      ->type_name("");
   app.add_option("--on-fault", on_fault, "gates of tenants whose daemon died: open, deny (open)")
-      ->check(CLI::IsMember({"open", "deny"}));
+      ->check(CLI::IsMember({"open", "deny"}))
+      ->type_name("");
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    exit_code = app.exit(help);
+    return false;
   } catch (const CLI::ParseError& e) {
-    exit_code = app.exit(e);
+    std::fprintf(stderr, "divvyd: %s (see 'divvyd --help')\n", e.what());
+    exit_code = 2;
     return false;
   }
   if (out.runtime_dir.empty()) out.runtime_dir = paths::RuntimeDir();

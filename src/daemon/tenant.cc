@@ -68,8 +68,8 @@ const char* StateOf(const Tenant& tenant) {
   if (tenant.ending) return "ending";
   if (!tenant.runner_gone) return "running";
   for (const auto& [slot, process] : tenant.processes)
-    if (process.state == Process::State::kLeaving) return "leaving";
-  return "orphaned";
+    if (process.state != Process::State::kLeaving) return "orphaned";
+  return tenant.processes.empty() || tenant.cgroup_watch != 0 ? "orphaned" : "leaving";
 }
 
 uint64_t UsedBytes(const Tenant& tenant, unsigned share) {

@@ -55,7 +55,7 @@ struct Hello {
   uint64_t last_generation;  // 0: first hello
   uint32_t flags;            // HelloFlags
   uint32_t held_count;       // entries of held[] in use
-  char command[16];          // /proc/self/comm
+  char command[16];          // the program's name, cut
   HeldCharge held[region::kMaxDevices];
 };
 

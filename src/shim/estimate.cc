@@ -27,7 +27,8 @@ EstimateTable::Entry* EstimateTable::Find(uint64_t key, bool add) noexcept {
 }
 
 Estimate EstimateTable::Use(uint64_t key) noexcept {
-  Entry& e = *Find(key, true);
+  Entry& home = row_[(key >> 20) % kRows].entry[0];
+  Entry& e = home.key.load(std::memory_order_relaxed) == key ? home : *Find(key, true);
   const uint64_t value = e.value.load(std::memory_order_relaxed);
   const uint64_t ns = value >> 16, uses = value & kUses;
   // Two threads that meet lose one use.

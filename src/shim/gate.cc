@@ -167,15 +167,20 @@ Counter CounterOf(const Session& session, DeviceMeter& meter) noexcept {
     return {session.Slot().launches, g_process.meter_at};
   return {meter.count, meter.meter_at};
 }
-// How many launches have passed fast since this was last asked. Never too many, whatever other
-// threads do beside it: a slow pass is counted as one before it is counted as a launch.
-uint64_t PassedFast(DeviceMeter& meter, uint64_t n, uint64_t slow) noexcept {
-  const uint64_t fast = n > slow ? n - slow : 0;
-  uint64_t before = meter.accounted.load(std::memory_order_relaxed);
-  if (fast <= before ||
-      !meter.accounted.compare_exchange_strong(before, fast, std::memory_order_relaxed))
-    return 0;
-  return fast - before <= kFreeStretch ? fast - before : kFreeStretch;
+// One more submission, counted without an atomic addition: two threads that meet may lose one.
+uint64_t CountOne(std::atomic<uint64_t>& count) noexcept {
+  const uint64_t n = count.load(std::memory_order_relaxed) + 1;
+  count.store(n, std::memory_order_relaxed);
+  return n;
+}
+// How many have passed fast since the last slow pass, before the `n`th. None if that one was
+// metered: it leaves no fast way open.
+uint64_t PassedFast(DeviceMeter& meter, uint64_t n, bool metered_last) noexcept {
+  const uint64_t before = meter.accounted.load(std::memory_order_relaxed);
+  if (before < n) meter.accounted.store(n, std::memory_order_relaxed);
+  if (metered_last || before + 1 >= n) return 0;
+  const uint64_t fast = n - 1 - before;
+  return fast <= kFreeStretch ? fast : kFreeStretch;
 }
 
 // How many launches a lone one stands for. Never quite the same twice: a program's pattern of long
@@ -202,15 +207,11 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     const Counter counter = CounterOf(*session, meter);
     const uint32_t word = meter.gate->word.load(std::memory_order_acquire);
     if (!counted) {
+      const uint64_t meter_at = counter.meter_at.load(std::memory_order_relaxed);
+      n = CountOne(counter.count);
       // With several devices the fast way leads through here, too.
-      if (word == 0 && counter.count.load(std::memory_order_relaxed) + 1 <
-                           counter.meter_at.load(std::memory_order_relaxed)) {
-        counter.count.fetch_add(1, std::memory_order_relaxed);
-        return;
-      }
-      const uint64_t slow = meter.slow_passes.fetch_add(1, std::memory_order_relaxed) + 1;
-      n = counter.count.fetch_add(1, std::memory_order_relaxed) + 1;
-      fast = PassedFast(meter, n, slow);
+      if (word == 0 && n < meter_at) return;
+      fast = PassedFast(meter, n, meter_at == 0);
       counted = true;
     }
     if ((word & kHolds) != 0 && !through) {
@@ -236,8 +237,9 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     // What went by uncounted is in flight already.
     const uint64_t earlier_ns = fast * (meter.mean_ns.load(std::memory_order_relaxed) | 1);
     if (earlier_ns != 0) meter.in_flight_ns.fetch_add(earlier_ns, std::memory_order_relaxed);
-    counter.meter_at.store(lone ? n + LoneStretch(meter, n, space_ns) : 0,
-                           std::memory_order_relaxed);
+    if (lone || counter.meter_at.load(std::memory_order_relaxed) != 0)
+      counter.meter_at.store(lone ? n + LoneStretch(meter, n, space_ns) : 0,
+                             std::memory_order_relaxed);
     const uint64_t room = bound_ns != 0 ? bound_ns : UINT64_MAX / 2;
     const Session* now = session;
     while (now == session && !AwaitRoom(meter, estimate_ns, room, !through)) {
@@ -295,7 +297,7 @@ CUresult BeginSubmission(const Operation& op, Submission* out) noexcept {
   const uint32_t only = g_process.only_device.load(std::memory_order_relaxed);
   int local = static_cast<int>(only) - 1;
   if (only == 0) {
-    session->Slot().launches.fetch_add(1, std::memory_order_relaxed);
+    CountOne(session->Slot().launches);
     local = CurrentPlace().device;
   }
   if (local < 0) return CUDA_SUCCESS;

@@ -62,9 +62,7 @@ uint32_t ContextOf(const StreamName& name, CUstream stream) noexcept {
 
 }  // namespace
 
-StreamName NameOf(CUstream stream) noexcept {
-  if (stream != CU_STREAM_LEGACY && stream != CU_STREAM_PER_THREAD)
-    return {reinterpret_cast<uint64_t>(stream), LaneStream::kNamed, 0};
+StreamName NameOfDefault(CUstream stream) noexcept {
   CUcontext context = nullptr;
   g_driver.cuCtxGetCurrent(&context);
   const auto handle = reinterpret_cast<uint64_t>(context);

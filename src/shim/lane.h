@@ -69,17 +69,17 @@ struct DeviceMeter {
   uint8_t local;
 
   std::atomic<uint64_t> in_flight_ns;
-  std::atomic<uint64_t> progress;  // markers reached, ever
-  std::atomic<uint64_t> mean_ns;   // running average over operations
-  // Slow passes; launches that passed fast and stand in a lane, or never will.
-  std::atomic<uint64_t> slow_passes, accounted;
+  std::atomic<uint64_t> progress;         // markers reached, ever
+  std::atomic<uint64_t> mean_ns;          // running average over operations
+  std::atomic<uint64_t> accounted;        // launches that stand in a lane, or never will
   std::atomic<uint64_t> count, meter_at;  // as the process's, where it has several devices
   std::atomic<uint32_t> rung;             // the gate's word that the bell was rung for
   std::atomic<uint32_t> forced_running;   // waits that ended by time since the last progress
   std::atomic<uint32_t> free_passes;      // that these have bought
 
   BoundedLock claim_lock;
-  std::atomic<uint32_t> used;  // lanes ever given out
+  std::atomic<uint32_t> used;    // lanes ever given out
+  std::atomic<uint32_t> newest;  // lane of the newest operation: probably the next one's, too
   LaneState lane[region::kLanes];
 };
 
@@ -89,7 +89,12 @@ struct StreamName {
   LaneStream sort;
   uint64_t context_handle;  // of a default stream
 };
-StreamName NameOf(CUstream stream) noexcept;
+StreamName NameOfDefault(CUstream stream) noexcept;
+inline StreamName NameOf(CUstream stream) noexcept {
+  if (__builtin_expect(stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD, 0))
+    return NameOfDefault(stream);
+  return {reinterpret_cast<uint64_t>(stream), LaneStream::kNamed, 0};
+}
 
 // nullptr if the stream has no lane.
 LaneState* FindLane(DeviceMeter& meter, const StreamName& name) noexcept;
@@ -133,6 +138,14 @@ inline void LeaveLane(LaneState& lane) noexcept {
 // Looks at what the GPU has written; true if there was something new.
 bool Observe(DeviceMeter& meter, LaneState& lane) noexcept;
 bool ObserveAll(DeviceMeter& meter) noexcept;
+// The same, where that there is nothing new is the common case.
+inline void Look(DeviceMeter& meter, LaneState& lane) noexcept {
+  // Relaxed: Observe looks again.
+  if (g_process.marker_pages.by_event.load(std::memory_order_relaxed) != 0 ||
+      SharedOf(meter, lane).marker.load(std::memory_order_relaxed) !=
+          lane.seen.load(std::memory_order_relaxed))
+    Observe(meter, lane);
+}
 // Nothing will come of what is queued any more: everything that has returned counts as done.
 void Settle(DeviceMeter& meter, LaneState& lane) noexcept;
 

@@ -90,7 +90,11 @@ void SettleContext(DeviceMeter& meter, uint32_t context, bool for_good) noexcept
   }
 }
 
-DeviceMeter* MakeMeter(const Session& session, unsigned local, unsigned index) noexcept {
+}  // namespace
+
+DeviceMeter* MakeMeter(const Session& session, unsigned local) noexcept {
+  if (session.policy_index[local] < 0) return nullptr;
+  const auto index = static_cast<unsigned>(session.policy_index[local]);
   if (!g_process.meters_lock.Lock()) return nullptr;
   DeviceMeter* meter = g_process.meter[local].load(std::memory_order_acquire);
   if (meter == nullptr || meter->generation != session.generation) {
@@ -115,12 +119,8 @@ DeviceMeter* MakeMeter(const Session& session, unsigned local, unsigned index) n
   return meter;
 }
 
-}  // namespace
-
 // All of plain and metering is seq_cst here: whoever comes second sees the other's.
-void SetMetering(unsigned local, bool on) noexcept {
-  const uint32_t bit = 1u << local;
-  if (((g_process.metering.load(std::memory_order_relaxed) & bit) != 0) == on) return;
+void ChangeMetering(uint32_t bit, bool on) noexcept {
   if (on) {
     g_process.metering.fetch_or(bit);
     g_process.plain.store(0);
@@ -134,18 +134,6 @@ void EnterSlow() noexcept {
   if (!DriverBound() || Metering()) return;
   g_process.plain.store(1);
   if (g_process.metering.load() != 0) g_process.plain.store(0);
-}
-
-DeviceMeter* MeterIfAny(unsigned local) noexcept {
-  return g_process.meter[local].load(std::memory_order_acquire);
-}
-
-DeviceMeter* MeterOf(const Session& session, unsigned local) noexcept {
-  DeviceMeter* meter = MeterIfAny(local);
-  if (__builtin_expect(meter != nullptr && meter->generation == session.generation, 1))
-    return meter;
-  const int index = session.policy_index[local];
-  return index < 0 ? nullptr : MakeMeter(session, local, static_cast<unsigned>(index));
 }
 
 uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, bool* learn) noexcept {
@@ -169,15 +157,16 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   out->probe = -1;
   out->each_op = pace.each_op;
   const StreamName name = NameOf(op.stream);
-  uint64_t key;
-  LaneState* lane;
-  do {
+  uint64_t key = name.key;
+  LaneState* lane = &meter.lane[meter.newest.load(std::memory_order_relaxed)];
+  while (lane->key.load(std::memory_order_acquire) != key || !EnterLane(*lane, key)) {
     lane = ClaimLane(meter, name, op.stream, &key);
     if (lane == nullptr) {
       meter.in_flight_ns.fetch_sub(estimate_ns + earlier_ns, std::memory_order_relaxed);
       return;
     }
-  } while (!EnterLane(*lane, key));
+    meter.newest.store(static_cast<uint32_t>(lane - meter.lane), std::memory_order_relaxed);
+  }
   out->lane = lane;
   region::Lane& shared = SharedOf(meter, *lane);
 
@@ -190,7 +179,7 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   }
   Add(meter.shared->operations, batch);
 
-  Observe(meter, *lane);
+  Look(meter, *lane);
   const bool alone_inside = lane->inside.load(std::memory_order_relaxed) == (before << 16 | 1);
   const bool reached = QueueReached(meter, *lane);
   const uint64_t last = lane->last_word.load(std::memory_order_relaxed);
@@ -243,16 +232,21 @@ void EndOperation(Submission* s, CUresult answer) noexcept {
   DeviceMeter& meter = *s->meter;
   LaneState& lane = *s->lane;
   lane.returned_ns.fetch_add(s->estimate_ns, std::memory_order_relaxed);
-  // One operation more has returned; this thread stays inside for its marker.
+  const bool ended = answer == CUDA_SUCCESS;
+  if (ended && !s->mark) {
+    // One operation more has returned, and this thread is out.
+    lane.inside.fetch_add((1 << 16) - 1, std::memory_order_release);
+    return;
+  }
   lane.inside.fetch_add(1 << 16, std::memory_order_release);
-  if (answer != CUDA_SUCCESS) {
+  if (ended) {
+    PutMarker(meter, lane, s->stream, MarkerKind::kDone, s->probe);
+  } else {
     GiveProbe(s->probe);
     if (EndsContext(answer))
       SettleContext(meter, lane.context, false);
-    else if (!s->mark || !PutMarker(meter, lane, s->stream, MarkerKind::kDone, -1))
-      Observe(meter, lane);
-  } else if (s->mark) {
-    PutMarker(meter, lane, s->stream, MarkerKind::kDone, s->probe);
+    else if (s->mark)
+      PutMarker(meter, lane, s->stream, MarkerKind::kDone, -1);
   }
   LeaveLane(lane);
   if (s->each_op) SubmissionEnded();

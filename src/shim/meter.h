@@ -13,9 +13,17 @@
 
 namespace divvy::shim {
 
+inline DeviceMeter* MeterIfAny(unsigned local) noexcept {
+  return g_process.meter[local].load(std::memory_order_acquire);
+}
 // Of the session that holds now; nullptr: no share of that device, or no memory.
-DeviceMeter* MeterOf(const Session& session, unsigned local) noexcept;
-DeviceMeter* MeterIfAny(unsigned local) noexcept;
+DeviceMeter* MakeMeter(const Session& session, unsigned local) noexcept;
+inline DeviceMeter* MeterOf(const Session& session, unsigned local) noexcept {
+  DeviceMeter* meter = MeterIfAny(local);
+  if (__builtin_expect(meter != nullptr && meter->generation == session.generation, 1))
+    return meter;
+  return MakeMeter(session, local);
+}
 
 // One metered submission, from its admission to the driver's answer.
 struct Submission {
@@ -75,7 +83,12 @@ inline bool Metering() noexcept {
   return __builtin_expect(g_process.metering.load(std::memory_order_relaxed) != 0, 0);
 }
 // Bits only change when a gate's mood does.
-void SetMetering(unsigned local, bool on) noexcept;
+void ChangeMetering(uint32_t bit, bool on) noexcept;
+inline void SetMetering(unsigned local, bool on) noexcept {
+  const uint32_t bit = 1u << local;
+  if (((g_process.metering.load(std::memory_order_relaxed) & bit) != 0) != on)
+    ChangeMetering(bit, on);
+}
 
 // The one look of a hook that has nothing to do while the driver is bound and nothing is metered.
 inline bool Plain() noexcept {

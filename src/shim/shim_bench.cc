@@ -69,6 +69,25 @@ int main() {
   auto* volatile hooked = &hook_cuLaunchKernel;
   Print("cuLaunchKernel, lone open gate", NanosecondsPerCall(2000000, [&] { launch(native); }),
         NanosecondsPerCall(2000000, [&] { launch(hooked); }));
+  // Others contend: a marker each 250 us, 1 ms in flight, 50 us operations.
+  const auto stream = reinterpret_cast<CUstream>(uint64_t{0x10000});
+  const auto launch_in = [&](auto fn) {
+    fn(nullptr, 1, 1, 1, 1, 1, 1, 0, stream, nullptr, nullptr);
+  };
+  daemon.gate().bound_us = 1000;
+  daemon.gate().space_us = 250;
+  daemon.gate().patience_us = 2000;
+  daemon.SetGate(divvy::region::kGateMetered);
+  const double plain = NanosecondsPerCall(2000000, [&] { launch_in(native); });
+  testing::SetMarkersBehind(2);
+  Print("cuLaunchKernel, contended, busy", plain,
+        NanosecondsPerCall(500000, [&] { launch_in(hooked); }));
+  testing::SetMarkersBehind(0);
+  Print("cuLaunchKernel, contended, dry", plain,
+        NanosecondsPerCall(500000, [&] { launch_in(hooked); }));
+  daemon.gate().bound_us = 0;
+  daemon.SetGate(0);
+  launch(hooked);  // sees that it is alone
   auto* volatile native_wait = g_driver.cuStreamWaitEvent;
   auto* volatile hooked_wait = &hook_cuStreamWaitEvent;
   Print("cuStreamWaitEvent, forwarded",

@@ -34,6 +34,18 @@ int main() {
   Measure("launch native", call_launch);
   launch = &hook_cuLaunchKernel;
   Measure("launch hooked", call_launch);
+  // Others contend: a marker each 250 us of 50 us operations, the device two markers behind.
+  const auto stream = reinterpret_cast<CUstream>(uint64_t{0x10000});
+  daemon.gate().bound_us = 1000;
+  daemon.gate().space_us = 250;
+  daemon.gate().patience_us = 2000;
+  daemon.SetGate(divvy::region::kGateMetered);
+  testing::SetMarkersBehind(2);
+  Measure("launch contended",
+          [&] { launch(nullptr, 1, 1, 1, 1, 1, 1, 0, stream, nullptr, nullptr); });
+  daemon.gate().bound_us = 0;
+  daemon.SetGate(0);
+  call_launch();
   auto* volatile wait = g_driver.cuStreamWaitEvent;
   const auto call_wait = [&] { wait(nullptr, nullptr, 0); };
   Measure("forwarded native", call_wait);

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import socket
+import subprocess
 import unittest
 
 import harness
@@ -24,11 +25,17 @@ class BadInput(harness.DivvyTest):
                 ([*sim, "--mem", "nan", *cmd], ["4GiB"]),
                 ([*sim, "--mem", "99999999999TiB", *cmd], ["4GiB"]),
                 ([*sim, "--mem", "81GiB", *cmd], ["GiB"]),
+                ([*sim, "--mem", "2", *cmd], ["2 B", "512 MiB", "2GiB meant?", "GPU 0"]),
+                ([*sim, "--mem", "4096", *cmd], ["4096MiB meant?"]),
+                ([*sim, "--mem", "100MiB", *cmd], ["512 MiB"]),
+                (["run", "--sim", "", "--mem", "2GiB", *cmd], ["--sim", "h100"]),
                 ([*sim, "--mem", "2GiB"], ["what to run"]),
                 ([*sim, "--mem", "2GiB", "--"], ["what to run"]),
                 ([*sim, "--mem", "2GiB", "--gpu", "9", *cmd], ["9"]),
                 ([*sim, "--mem", "2GiB", "--gpu", "GPU-nonsense", *cmd], ["GPU-nonsense"]),
                 ([*sim, "--mem", "2GiB", "--gpu", ",", *cmd], ["--gpu"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "0,", *cmd], ["--gpu", "comma"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "0,,1", *cmd], ["--gpu", "comma"]),
                 ([*sim, "--mem", "2GiB", "--gpus", "0", *cmd], ["--gpus"]),
                 ([*sim, "--mem", "2GiB", "--gpus", "2", *cmd], ["2"]),
                 ([*sim, "--mem", "2GiB", "--gpus", "x", *cmd], ["--gpus"]),
@@ -67,6 +74,7 @@ class BadInput(harness.DivvyTest):
         self.line(p)
         self.refused(["set", "here", "--mem", "500GiB"], 3, "GiB")
         self.refused(["set", "here", "--mem", "0"], 2, "--mem")
+        self.refused(["set", "here", "--mem", "2"], 2, "2GiB meant?")
         self.assertEqual(self.tenants()["here"]["shares"][0]["limit_bytes"], 2 * harness.GiB)
 
     def test_verbs(self):
@@ -74,6 +82,12 @@ class BadInput(harness.DivvyTest):
         self.refused(["frob"], 2, "frob")
         self.refused(["ps", "-o", "xml"], 2, "xml")
         self.refused(["ps", "extra"], 2, "extra")
+        self.refused(["ps", "--frob"], 2, "--frob")
+        self.refused(["verify"], 2, "verify memory")
+        self.refused(["verify", "bogus"], 2, "bogus", "memory")
+        self.refused(["simulate", "bogus"], 2, "bogus", "device")
+        self.refused(["daemon", "bogus"], 2, "bogus", "stop", "status")
+        self.refused(["help", "frob"], 2, "frob")
         self.refused(["load"], 2, "--alloc")
         self.refused(["load", "--alloc", "1GiB", "--path", "tape"], 2, "tape", "linear")
         self.refused(["load", "--kernel", "fast"], 2, "20us")
@@ -82,6 +96,32 @@ class BadInput(harness.DivvyTest):
                      "tape")
         self.refused(["daemon", "stop"], 4, "daemon")
         self.refused(["devices", "--sim", "b9000"], 4, "b9000")
+
+    def test_simulate_device(self):
+        mix = os.path.join(os.environ["DIVVY_SOURCE_DIR"], "docs", "mixes", "recorded.json")
+        simulate = ["simulate", "device", "--mix", mix]
+        for bad in ("nan", "inf", "-inf", "-3", "0", "1e9", "3x"):
+            self.refused([*simulate, f"--seconds={bad}"], 2, "--seconds", "3600")
+        for bad in ("nan", "0", "101", "1.5"):
+            self.refused([*simulate, f"--seeds={bad}"], 2, "--seeds", "100")
+        self.refused(["simulate", "device", "--mix", "/no/mix.json"], 2, "/no/mix.json")
+        self.refused(["simulate", "device", "--mix", "/etc/passwd"], 2, "/etc/passwd")
+
+    def test_help_and_version(self):
+        for words in (["--version"], ["-v"], ["-V"], ["version"]):
+            done = self.divvy(*words)
+            self.assertEqual((done.returncode, done.stdout.split()[0]), (0, "divvy"))
+        self.assertEqual(self.divvy("help").stdout, self.divvy("--help").stdout)
+        self.assertEqual(self.divvy("help", "run").stdout, self.divvy("run", "--help").stdout)
+        for verb in (["run"], ["simulate", "device"], ["load"], ["verify", "memory"], ["set"]):
+            text = self.divvy(*verb, "--help").stdout
+            for internal in ("UINT", "INT:", "FLOAT", "TEXT", "{false}", "REQUIRED:"):
+                self.assertNotIn(internal, text, verb)
+        divvyd = os.path.join(os.path.dirname(harness.DIVVY), "divvyd")
+        for bad in (["extra"], ["--frob"], ["--audit", "maybe"]):
+            done = subprocess.run([divvyd, *bad], capture_output=True, text=True, check=False)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
+            self.assertTrue(done.stderr.startswith("divvyd: "), done.stderr)
 
     def test_runtime_folder_that_cannot_be_used(self):
         file = os.path.join(self.dir, "file")

@@ -20,4 +20,9 @@ fi
 unset DIVVY_SIM_DIR
 export DIVVY_SIM=${DIVVY_SIM:-h100x2}
 export LD_LIBRARY_PATH=$build/lib/sim
+# Python has no sanitizer's run time, the simulator's libraries of such a build need it first. What
+# Python itself leaves allocated at its end is not ours.
+if [ -n "${DIVVY_SANITIZER_RUNTIME:-}" ]; then
+  export LD_PRELOAD=$DIVVY_SANITIZER_RUNTIME ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
+fi
 exec "$venv/bin/python" "$1"

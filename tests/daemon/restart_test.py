@@ -62,7 +62,17 @@ class Restart(MachineTest):
         until(lambda: silent.pid in [p["pid"] for p in json.load(
             open(f"{self.m.dir}/state.json"))["tenants"][0]["processes"]], "the saved process")
         self.again()
-        self.assertEqual(self.m.show("t")["awaited"], [silent.pid])
+        shown = self.m.show("t")
+        self.assertEqual(shown["awaited"], [silent.pid])
+        # What is known of it is told, and not as the driver's.
+        self.assertEqual([(x["pid"], x["state"]) for x in shown["processes"]],
+                         [(silent.pid, "awaited")])
+        row, share = shown["processes"][0], shown["shares"][0]
+        self.assertIn("daemon_probe", row["command"])
+        self.assertGreaterEqual(row["nvml_bytes"], 2 * GIB)
+        self.assertEqual(row["used_bytes"], row["nvml_bytes"])
+        self.assertEqual(share["overhead_bytes"], share["unattached_bytes"])
+        self.assertEqual(share["unattached_bytes"], row["nvml_bytes"])
         # Before it says hello again, its memory narrows what the tenant's others may have.
         p = self.m.probe()
         p.hello(t)
@@ -70,6 +80,7 @@ class Restart(MachineTest):
         self.assertEqual(p("charge", 0, 2 * GIB), "refused")
         silent.hello(t, "gen=1", f"held={2 * GIB // UNITS}")
         self.assertEqual(self.m.show("t")["awaited"], [])
+        self.assertEqual({x["state"] for x in self.m.show("t")["processes"]}, {"live"})
         self.assertLess(p.policy()["overhead"], GIB)
         self.assertEqual(self.m.show("t")["findings"], [])
         self.assertEqual(p("charge", 0, 3 * GIB), "refused")

@@ -104,6 +104,68 @@ class SimulateCluster(unittest.TestCase):
         violations(lambda rows: rows[placed[0]].update(what="refuse", node="", devices=""))
         violations(lambda rows: rows[placed[3]].update(pod="unknown"))
 
+    def rich(self):
+        """Lists with all that the readers know: links, gangs, priorities, elasticity, odd names."""
+        rng = random.Random(11)
+        nodes = os.path.join(self.dir.name, "rich_nodes.csv")
+        pods = os.path.join(self.dir.name, "rich_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model", "link_group", "cordoned"],
+              [('"a,""%d"""' % i, 64000, 400000, gpus, "A",
+                "|".join(str(d // 2) for d in range(gpus)), 1 if i == 3 else "")
+               for i, gpus in enumerate([2, 4, 8, 8] * 6)])
+        rows = []
+        for i in range(150):
+            gang, count, milli, least = "", 1, rng.choice([300, 500, 700, 1000]), ""
+            if i % 5 == 0:
+                gang, count, milli = f"job-{i // 15}", 2, 1000
+            elif i % 7 == 0:
+                count, milli = rng.choice([2, 4]), 1000
+            elif i % 3 == 0:
+                least = milli * 3 // 4
+            rows.append((f"pod-{i % 140}", 1000, 1000, count, milli, "require" if count == 2 else "",
+                         rng.choice(["red", "blue"]), rng.randrange(3), least, gang,
+                         '"a,""2"""' if i < 3 else ""))
+        write(pods, ["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "link", "namespace",
+                     "priority", "min_gpu_milli", "gang", "node"], rows)
+        return nodes, pods
+
+    def test_what_is_done_about_refusals_is_feasible_too(self):
+        nodes, pods = self.rich()
+        seen = {}
+        for ways in ["", "squeeze", "migrate", "preempt", "queue", "squeeze,migrate,preempt,queue"]:
+            for protocol in ["inflate", "churn"]:
+                args = ["--policy", "default", "--protocol", protocol, "--load", "1.3", "--decisions",
+                        self.log, "--quota", "red=60:10:2", "-o", "json"]
+                if ways:
+                    args += ["--refusal", ways]
+                result = run("--nodes", nodes, "--pods", pods, *args)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                check = subprocess.run(CHECK + [nodes, pods, self.log], capture_output=True, text=True)
+                self.assertEqual(check.returncode, 0, f"{ways} {protocol}: {check.stdout}{check.stderr}")
+                out = json.loads(result.stdout)["runs"][0]["refusals"]
+                for key, value in out.items():
+                    if isinstance(value, (int, float)):
+                        seen[ways, key] = seen.get((ways, key), 0) + value
+                red = {s["namespace"]: s for s in out["namespaces"]}["red"]
+                self.assertLessEqual(red["used_gpus"], 60)
+        for ways, keys in {"squeeze": ["squeezed"], "migrate": ["migrated", "moves"],
+                           "preempt": ["preempting", "preempted"], "queue": ["waited", "placed_later"],
+                           "": ["over_quota", "gangs_placed", "gangs_refused"]}.items():
+            for key in keys:
+                self.assertGreater(seen[ways, key], 0, f"{ways}: {key}")
+        for key in ["squeezed", "migrated", "preempted", "waited"]:
+            self.assertEqual(seen["", key], 0, key)
+
+    def test_a_log_that_was_cut_off_is_found(self):
+        self.simulate("--policy", "default", "--decisions", self.log)
+        with open(self.log) as f:
+            text = f.read()
+        self.assertEqual(self.check().returncode, 0)
+        for cut in [len(text) - 3, len(text) // 2, text.rindex("\nend") + 1]:
+            with open(self.log, "w") as f:
+                f.write(text[:cut])
+            self.assertNotEqual(self.check().returncode, 0, f"cut at {cut} of {len(text)}")
+
     def test_json(self):
         out = json.loads(self.simulate("--policy", "fgd,default", "--seed", "3-4", "--protocol",
                                        "inflate,churn", "-o", "json"))
@@ -139,6 +201,7 @@ class SimulateCluster(unittest.TestCase):
             svg = f.read()
         self.assertTrue(svg.startswith("<svg ") and svg.endswith("</svg>\n"))
         self.assertEqual(svg.count("<polyline"), 4)
+        self.simulate("--policy", "default", "--protocol", "churn,inflate", "--plot", path)
 
     def test_a_pod_larger_than_any_node_is_refused_not_an_error(self):
         pods = os.path.join(self.dir.name, "large.csv")
@@ -164,11 +227,16 @@ class SimulateCluster(unittest.TestCase):
                     "requests": {"cpu": "2", "memory": "8Gi"},
                     "limits": {"nvidia.com/gpu": "1", "nvidia.com/gpucores": str(20 + 10 * (i % 4)),
                                "nvidia.com/gpumem": "10000"}}}]}} for i in range(40)]}, f)
-        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json")
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
+                     "--decisions", self.log)
         self.assertEqual(result.returncode, 0, result.stderr)
         out = json.loads(result.stdout)
         self.assertEqual(out["gpus"], 32)
         self.assertGreater(out["runs"][0]["allocated_percent"], 50)
+        check = subprocess.run(CHECK + [nodes, pods, self.log], capture_output=True, text=True)
+        self.assertIn(" 0 violations", check.stdout + check.stderr)
+        with open(self.log) as f:
+            self.assertEqual(sum(line.startswith("runs,") for line in f), 3)
 
     def test_bad_input_is_one_clear_line(self):
         def bad(expect, text=None, which="--nodes", args=()):
@@ -188,13 +256,21 @@ class SimulateCluster(unittest.TestCase):
         bad("bad.csv:1: no column \"gpu\"", "sn,cpu_milli,memory_mib,model\n")
         bad("bad.csv:2: cpu_milli is -5", head + "n,-5,1,1,A\n")
         bad("bad.csv:3: node n stands twice", head + "n,5,1,1,A\nn,5,1,1,A\n")
-        bad("the node list has no nodes", head)
+        bad("bad.csv:1: the node list has no nodes", head)
+        bad("bad.csv:3: gpu is -1", head + "n,5,1,1,A\nm,5,1,-1,A\n")
+        bad("bad.csv:2: link_group: 1 numbers for 2 GPUs",
+            "sn,cpu_milli,memory_mib,gpu,model,link_group\nn,5,1,2,A,0\n")
+        bad("bad.csv:1: the list \"items\" has no nodes", "{\"items\": []}")
+        bad("bad.csv:3: item 2 (n): node n stands twice",
+            "{\"items\": [{\"metadata\": {\"name\": \"n\"}},\n\n{\"metadata\": {\"name\": \"n\"}}]}")
         bad("bad.csv:2: 3 fields instead of 5", head + "n,5,1")
         bad("bad.csv:2: gpu_milli is 2000", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\n"
             "p,1,1,1,2000\n", "--pods")
         bad("bad.csv:1: not JSON", "{\"items\": [", "--pods")
         bad("no policy \"nonsense\"", args=["--policy", "nonsense"])
         bad("--seed", args=["--seed", "x"])
+        bad("--quota", args=["--quota", "default=x"])
+        bad("no pod is in namespace \"nobody\"", args=["--quota", "nobody=1"])
         missing = run("--nodes", "/nowhere", "--pods", self.pods)
         self.assertNotEqual(missing.returncode, 0)
         self.assertIn("/nowhere: cannot be read", missing.stderr)

@@ -16,10 +16,11 @@ Error CsvReader::At(const std::string& what) const {
 }
 
 Status CsvReader::Split() {
-  fields_.clear();
   line_ = next_line_;
-  std::string field;
+  size_t count = 0;
   for (;;) {
+    if (count == fields_.size()) fields_.emplace_back();
+    std::string& field = fields_[count++];
     field.clear();
     if (at_ < text_.size() && text_[at_] == '"') {
       ++at_;
@@ -41,7 +42,6 @@ Status CsvReader::Split() {
       field.assign(text_.substr(at_, end - at_));
       at_ = end;
     }
-    fields_.push_back(field);
     if (at_ < text_.size() && text_[at_] == ',') {
       ++at_;
       continue;
@@ -50,6 +50,7 @@ Status CsvReader::Split() {
     if (at_ < text_.size() && text_[at_] != '\n') return At("text after a quoted field");
     if (at_ < text_.size()) ++at_;
     ++next_line_;
+    fields_.resize(count);
     return {};
   }
 }
@@ -65,7 +66,7 @@ Status CsvReader::ReadHeader(const std::vector<std::string_view>& required) {
     if (!Has(name)) return At("no column \"" + std::string(name) + "\" in the header");
   }
   for (size_t i = 0; i < header_.size(); ++i) {
-    if (!header_[i].empty() && Index(header_[i]) != static_cast<int>(i)) {
+    if (!header_[i].empty() && Column(header_[i]) != static_cast<int>(i)) {
       return At("column \"" + header_[i] + "\" stands twice in the header");
     }
   }
@@ -85,27 +86,22 @@ Result<bool> CsvReader::Next() {
   }
 }
 
-int CsvReader::Index(std::string_view column) const {
-  const auto it = std::find(header_.begin(), header_.end(), column);
+int CsvReader::Column(std::string_view name) const {
+  const auto it = std::find(header_.begin(), header_.end(), name);
   return it == header_.end() ? -1 : static_cast<int>(it - header_.begin());
 }
 
-std::string_view CsvReader::Text(std::string_view column) const {
-  const int i = Index(column);
-  return i < 0 ? std::string_view() : std::string_view(fields_[i]);
-}
-
-Result<int64_t> CsvReader::Number(std::string_view column, int64_t low, int64_t high) const {
+Result<int64_t> CsvReader::Number(int column, int64_t low, int64_t high) const {
   const std::string_view text = Text(column);
+  const auto name = [&] { return header_[static_cast<size_t>(column)]; };
   int64_t value = 0;
   const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (ec != std::errc() || end != text.data() + text.size()) {
-    return At(std::string(column) + " is \"" + std::string(text.substr(0, 40)) +
-              "\", not a whole number");
+    return At(name() + " is \"" + std::string(text.substr(0, 40)) + "\", not a whole number");
   }
   if (value < low || value > high) {
-    return At(std::string(column) + " is " + std::to_string(value) + ", not in " +
-              std::to_string(low) + " to " + std::to_string(high));
+    return At(name() + " is " + std::to_string(value) + ", not in " + std::to_string(low) + " to " +
+              std::to_string(high));
   }
   return value;
 }

@@ -18,18 +18,23 @@ class CsvReader {
 
   // Reads the header line. Every name in `required` must be there.
   Status ReadHeader(const std::vector<std::string_view>& required);
-  bool Has(std::string_view column) const { return Index(column) >= 0; }
+  // The column's position, -1 if it is not there. Look it up once, before the rows.
+  int Column(std::string_view name) const;
+  bool Has(std::string_view name) const { return Column(name) >= 0; }
 
   // Moves to the next row that is not blank: false at the end. A row with another number of
   // fields than the header is an error (a truncated file shows like this).
   Result<bool> Next();
-  std::string_view Text(std::string_view column) const;  // "" if there is no such column
+  std::string_view Text(int column) const {  // "" if there is no such column
+    return column < 0 ? std::string_view() : std::string_view(fields_[static_cast<size_t>(column)]);
+  }
   // A whole number in [low, high].
-  Result<int64_t> Number(std::string_view column, int64_t low, int64_t high) const;
+  Result<int64_t> Number(int column, int64_t low, int64_t high) const;
   Error At(const std::string& what) const;  // "file:line: what"
+  // The text ends in the middle of a line: perhaps it was cut off, in the last field unnoticed.
+  bool EndsInLine() const { return !text_.empty() && text_.back() != '\n'; }
 
  private:
-  int Index(std::string_view column) const;
   Status Split();
 
   std::string_view text_;
@@ -38,7 +43,7 @@ class CsvReader {
   size_t line_ = 0;  // line the current row began on
   size_t next_line_ = 1;
   std::vector<std::string> header_;
-  std::vector<std::string> fields_;
+  std::vector<std::string> fields_;  // of this row; longer rows are errors, so it stays short
 };
 
 }  // namespace divvy::placement

@@ -22,8 +22,6 @@ int64_t Inventory::TotalMilli() const {
 }
 
 Status CheckInventory(const Inventory& inventory) {
-  if (inventory.nodes.empty()) return Invalid("the node list has no nodes");
-  if (inventory.pods.empty()) return Invalid("the pod list has no pods");
   if (inventory.TotalMilli() == 0) return Invalid("no node of the node list has a GPU");
   if (!inventory.device_memory_known) {
     for (const Pod& p : inventory.pods) {

@@ -38,13 +38,15 @@ struct Inventory {
   std::vector<std::string> spaces;  // namespace names by Request::space
   Models models;
   std::vector<std::string> spellings;  // of model constraints
+  std::vector<std::string> gangs;      // names; Request::gang is the position + 1
+  std::vector<std::string> warnings;   // what looks odd but is no error, with file and line
   bool device_memory_known = false;    // the node list says how much memory a device has
 
   int64_t TotalMilli() const;
 };
 
-// Checks that belong to no single line: at least one node and one pod, memory asked for only where
-// the nodes state it.
+// Checks that belong to no single line: a GPU somewhere, memory asked for only where the nodes
+// state it.
 Status CheckInventory(const Inventory& inventory);
 
 }  // namespace divvy::placement

@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "src/placement/input/names.h"
+
 namespace divvy::placement {
 namespace {
 
@@ -65,7 +67,48 @@ struct Amounts {
   }
 };
 
-Result<Json> Items(std::string_view text, const std::string& file) {
+// The line on which item number `index` of the list "items" begins (of a text that is JSON).
+size_t LineOfItem(std::string_view text, size_t index) {
+  size_t line = 1, item = 0;
+  int depth = 0;
+  int list = -1;  // depth inside the list
+  bool quoted = false, key_items = false;
+  std::string_view last;  // the last string at depth 1
+  size_t begin = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    line += c == '\n';
+    if (quoted) {
+      if (c == '\\') {
+        ++i;
+      } else if (c == '"') {
+        quoted = false;
+        last = text.substr(begin, i - begin);
+      }
+      continue;
+    }
+    if (c == '"') {
+      quoted = true;
+      begin = i + 1;
+    } else if (c == ':' && depth == 1) {
+      key_items = last == "items";
+    } else if (c == '{' || c == '[') {
+      if (list >= 0 && depth == list && item++ == index) return line;
+      ++depth;
+      if (c == '[' && depth == 2 && key_items && list < 0) list = 2;
+    } else if (c == '}' || c == ']') {
+      if (depth-- == list) list = -2;  // the list is over
+    }
+  }
+  return 1;
+}
+
+std::string_view WithoutMark(std::string_view text) {
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  return text;
+}
+
+Result<Json> Items(std::string_view text, const std::string& file, const char* what) {
   Json json;
   try {
     json = Json::parse(text);
@@ -75,9 +118,12 @@ Result<Json> Items(std::string_view text, const std::string& file) {
     return Invalid(file + ":" + std::to_string(line) + ": not JSON, or cut off");
   }
   const Json& items = At(json, {"items"});
+  if (items.is_array() && items.empty()) {
+    return Invalid(file + ":1: the list \"items\" has no " + what);
+  }
   if (items.is_array()) return items;
   if (!Text(At(json, {"metadata", "name"})).empty()) return Json::array({json});
-  return Invalid(file + ": no list \"items\" (kubectl get ... -o json)");
+  return Invalid(file + ":1: no list \"items\" (kubectl get ... -o json)");
 }
 
 Status ReadNode(const Json& json, Inventory* out) {
@@ -107,6 +153,14 @@ Status ReadNode(const Json& json, Inventory* out) {
       out->models.Intern(Text(At(json, {"metadata", "labels", kProduct})));
   if (!model) return model.error();
   node.model = *model;
+  for (const auto& [key, to] :
+       {std::pair("divvy/gpu-numa", &node.numa), std::pair("divvy/gpu-links", &node.link_group)}) {
+    std::string groups = Text(At(json, {"metadata", "labels", key}));
+    if (groups.empty()) groups = Text(At(json, {"metadata", "annotations", key}));
+    if (Status s = ParseGroups(groups, '.', node.devices, to); !s) {
+      return Invalid(std::string(key) + ": " + s.error().message);
+    }
+  }
   const Json& unschedulable = At(json, {"spec", "unschedulable"});
   bool closed = unschedulable.is_boolean() && unschedulable.get<bool>();
   if (const Json& conditions = At(json, {"status", "conditions"}); conditions.is_array()) {
@@ -119,8 +173,29 @@ Status ReadNode(const Json& json, Inventory* out) {
   return {};
 }
 
-Status ReadPod(const Json& json, int32_t largest_memory,
-               std::unordered_map<std::string, uint32_t>* spaces, Inventory* out) {
+std::string GangOf(const Json& json) {
+  for (const char* label : {"scheduling.x-k8s.io/pod-group", "pod-group.scheduling.sigs.k8s.io"}) {
+    if (const std::string name = Text(At(json, {"metadata", "labels", label})); !name.empty()) {
+      return name;
+    }
+  }
+  return Text(At(json, {"metadata", "annotations", "scheduling.k8s.io/group-name"}));
+}
+
+struct Names {
+  Numbered spaces, gangs, spellings;
+};
+
+// The largest device memory of the nodes whose model is allowed.
+int32_t LargestMemory(const Inventory& inventory, uint64_t models) {
+  int32_t largest = 0;
+  for (const NodeSpec& n : inventory.nodes) {
+    if (models >> n.model & 1) largest = std::max(largest, n.device_memory_mib);
+  }
+  return largest;
+}
+
+Status ReadPod(const Json& json, Names* names, Inventory* out) {
   const std::string phase = Text(At(json, {"status", "phase"}));
   if (phase == "Succeeded" || phase == "Failed") return {};
   Pod pod;
@@ -130,13 +205,25 @@ Status ReadPod(const Json& json, int32_t largest_memory,
   if (name.empty()) return Invalid("a pod without a name");
   pod.name = space + "/" + name;
   pod.node = Text(At(json, {"spec", "nodeName"}));
-  const auto [it, added] = spaces->try_emplace(space, static_cast<uint32_t>(out->spaces.size()));
-  if (added) out->spaces.push_back(space);
-  if (it->second > UINT16_MAX) return Invalid("more than 65536 namespaces");
-  pod.request.space = static_cast<uint16_t>(it->second);
+  const uint32_t in = names->spaces.Of(space);
+  if (in > UINT16_MAX) return Invalid("more than 65536 namespaces");
+  pod.request.space = static_cast<uint16_t>(in);
+  if (const std::string gang = GangOf(json); !gang.empty()) {
+    pod.request.gang = 1 + names->gangs.Of(space + "/" + gang);
+  }
   if (const Json& priority = At(json, {"spec", "priority"}); priority.is_number_integer()) {
     pod.request.priority =
         static_cast<int32_t>(std::clamp<int64_t>(priority.get<int64_t>(), INT32_MIN, INT32_MAX));
+  }
+  uint64_t models = kAnyModel;
+  if (const std::string product = Text(At(json, {"spec", "nodeSelector", kProduct}));
+      !product.empty()) {
+    const Result<uint8_t> model = out->models.Intern(product);
+    if (!model) return model.error();
+    models = uint64_t{1} << *model;
+    pod.spelling = names->spellings.Of(product);
+  } else {
+    pod.spelling = names->spellings.Of("");
   }
   int64_t cpu = 0, memory = 0, devices = 0, compute = 0, device_memory = 0;
   bool partial = false;
@@ -145,13 +232,22 @@ Status ReadPod(const Json& json, int32_t largest_memory,
       Amounts requests{At(container, {"resources", "requests"}), {}};
       // Extended resources stand in limits; requests may be left out.
       Amounts limits{At(container, {"resources", "limits"}), {}};
-      cpu += requests.Milli("cpu");
-      memory += requests.Mib("memory");
+      const auto from = [&](const char* name) -> Amounts& {
+        return At(requests.resources, {name}).is_null() ? limits : requests;
+      };
+      cpu += from("cpu").Milli("cpu");
+      memory += from("memory").Mib("memory");
       devices += limits.Whole(kGpu, 1'000'000);
       const int64_t cores = limits.Whole("nvidia.com/gpucores", 100);
       const int64_t percent = limits.Whole("nvidia.com/gpumem-percentage", 100);
+      const int32_t largest = percent > 0 ? LargestMemory(*out, models) : 0;
+      if (percent > 0 && largest == 0) {
+        return Invalid(
+            "nvidia.com/gpumem-percentage: no node that it may use says how much memory its GPUs "
+            "have (label nvidia.com/gpu.memory)");
+      }
       const int64_t mib =
-          std::max(limits.Whole("nvidia.com/gpumem", kMaxAmount), percent * largest_memory / 100);
+          std::max(limits.Whole("nvidia.com/gpumem", kMaxAmount), percent * largest / 100);
       partial |= cores > 0 || mib > 0;
       compute = std::max(compute, cores * 10);
       device_memory = std::max(device_memory, mib);
@@ -170,20 +266,33 @@ Status ReadPod(const Json& json, int32_t largest_memory,
     shape.devices = static_cast<int32_t>(devices);
     shape.compute_milli = partial ? static_cast<int32_t>(compute) : kWholeMilli;
     shape.device_memory_mib = static_cast<int32_t>(device_memory);
-    const std::string product = Text(At(json, {"spec", "nodeSelector", kProduct}));
-    if (!product.empty()) {
-      const Result<uint8_t> model = out->models.Intern(product);
-      if (!model) return model.error();
-      shape.models = uint64_t{1} << *model;
+    shape.models = models;
+    const Result<Link> link = ParseLink(Text(At(json, {"metadata", "annotations", "divvy/link"})));
+    if (!link) return Invalid("divvy/" + link.error().message);
+    if (devices > 1) shape.link = *link;
+    Amounts own{At(json, {"metadata", "annotations"}), {}};
+    pod.request.min_compute_milli = static_cast<int32_t>(own.Whole("divvy/min-gpucores", 100)) * 10;
+    if (!own.status) return own.status;
+    if (pod.request.min_compute_milli > shape.compute_milli) {
+      return Invalid("divvy/min-gpucores is more than the pod asks for");
     }
   }
   out->pods.push_back(std::move(pod));
   return {};
 }
 
+Error InItem(std::string_view text, const std::string& file, size_t i, const Json& item,
+             const Error& error) {
+  const std::string name = Text(At(item, {"metadata", "name"}));
+  return Invalid(file + ":" + std::to_string(LineOfItem(text, i)) + ": item " +
+                 std::to_string(i + 1) + (name.empty() ? "" : " (" + name + ")") + ": " +
+                 error.message);
+}
+
 }  // namespace
 
 bool LooksLikeJson(std::string_view text) {
+  text = WithoutMark(text);
   const size_t at = text.find_first_not_of(" \t\r\n");
   return at != std::string_view::npos && (text[at] == '{' || text[at] == '[');
 }
@@ -206,30 +315,31 @@ Result<int64_t> ParseQuantityMilli(std::string_view text) {
 }
 
 Status ReadKubeNodes(std::string_view text, const std::string& file, Inventory* out) {
-  const Result<Json> items = Items(text, file);
+  text = WithoutMark(text);
+  const Result<Json> items = Items(text, file, "nodes");
   if (!items) return items.error();
   std::unordered_set<std::string> names;
   for (size_t i = 0; i < items->size(); ++i) {
-    const std::string where = file + ": item " + std::to_string(i + 1);
-    if (Status s = ReadNode((*items)[i], out); !s) return Invalid(where + ": " + s.error().message);
-    const std::string& name = out->nodes.back().name;
-    if (!names.insert(name).second) return Invalid(where + ": node " + name + " stands twice");
+    Status s = ReadNode((*items)[i], out);
+    if (s && !names.insert(out->nodes.back().name).second) {
+      s = Invalid("node " + out->nodes.back().name + " stands twice");
+    }
+    if (!s) return InItem(text, file, i, (*items)[i], s.error());
   }
   return {};
 }
 
 Status ReadKubePods(std::string_view text, const std::string& file, Inventory* out) {
-  const Result<Json> items = Items(text, file);
+  text = WithoutMark(text);
+  const Result<Json> items = Items(text, file, "pods");
   if (!items) return items.error();
-  int32_t largest = 0;
-  for (const NodeSpec& n : out->nodes) largest = std::max(largest, n.device_memory_mib);
-  std::unordered_map<std::string, uint32_t> spaces;
-  for (uint32_t i = 0; i < out->spaces.size(); ++i) spaces[out->spaces[i]] = i;
+  Names names{Numbered(&out->spaces), Numbered(&out->gangs), Numbered(&out->spellings)};
   for (size_t i = 0; i < items->size(); ++i) {
-    if (Status s = ReadPod((*items)[i], largest, &spaces, out); !s) {
-      return Invalid(file + ": item " + std::to_string(i + 1) + ": " + s.error().message);
+    if (Status s = ReadPod((*items)[i], &names, out); !s) {
+      return InItem(text, file, i, (*items)[i], s.error());
     }
   }
+  if (out->pods.empty()) return Invalid(file + ":1: every pod of the list has ended");
   return {};
 }
 

@@ -62,6 +62,44 @@ TEST(KubeJson, Pods) {
   EXPECT_EQ(i.spaces, (std::vector<std::string>{"x", "y", "default"}));
 }
 
+TEST(KubeJson, LimitsTopologyGangsAndAMark) {
+  Inventory i;
+  const Status nodes = ReadKubeNodes(
+      "\xEF\xBB\xBF"
+      R"({"items":[{"metadata":{"name":"n",
+     "labels":{"divvy/gpu-links":"0.0.1.1"},"annotations":{"divvy/gpu-numa":"0.1.0.1"}},
+     "status":{"allocatable":{"cpu":"8","memory":"8Gi","nvidia.com/gpu":"4"}}}]})",
+      "n.json", &i);
+  ASSERT_TRUE(nodes) << nodes.error().message;
+  EXPECT_TRUE(LooksLikeJson("\xEF\xBB\xBF {}"));
+  EXPECT_EQ(i.nodes[0].link_group, (std::vector<uint8_t>{0, 0, 1, 1}));
+  EXPECT_EQ(i.nodes[0].numa, (std::vector<uint8_t>{0, 1, 0, 1}));
+  const Status pods = ReadKubePods(R"({"items":[
+   {"metadata":{"name":"a","labels":{"scheduling.x-k8s.io/pod-group":"job"},
+     "annotations":{"divvy/link":"require","divvy/min-gpucores":"40"}},
+    "spec":{"containers":[{"resources":{"requests":{"memory":"1Gi"},"limits":{"cpu":"3",
+      "memory":"2Gi","nvidia.com/gpu":"2","nvidia.com/gpucores":"50"}}}]}},
+   {"metadata":{"name":"b","annotations":{"scheduling.k8s.io/group-name":"job"}},"spec":{}}]})",
+                                   "p.json", &i);
+  ASSERT_TRUE(pods) << pods.error().message;
+  const Request& a = i.pods[0].request;
+  EXPECT_EQ(a.shape.cpu_milli, 3000);  // limits where there are no requests
+  EXPECT_EQ(a.shape.memory_mib, 1024);
+  EXPECT_EQ(a.shape.link, Link::kRequire);
+  EXPECT_EQ(a.min_compute_milli, 400);
+  EXPECT_NE(a.gang, 0u);
+  EXPECT_EQ(a.gang, i.pods[1].request.gang);
+  Inventory blind = i;
+  const Status percent = ReadKubePods(R"({"items":[
+   {"metadata":{"name":"c"},"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1",
+      "nvidia.com/gpumem-percentage":"50"}}}]}}]})",
+                                      "p.json", &blind);
+  ASSERT_FALSE(percent);
+  EXPECT_EQ(percent.error().message,
+            "p.json:2: item 1 (c): nvidia.com/gpumem-percentage: no node that it may use says how "
+            "much memory its GPUs have (label nvidia.com/gpu.memory)");
+}
+
 TEST(KubeJson, Errors) {
   const auto error = [](const std::string& text) {
     Inventory i;
@@ -69,18 +107,21 @@ TEST(KubeJson, Errors) {
     return s ? std::string() : s.error().message;
   };
   EXPECT_EQ(error("{\"items\":[\n{\"meta"), "n.json:2: not JSON, or cut off");
-  EXPECT_EQ(error("{}"), "n.json: no list \"items\" (kubectl get ... -o json)");
-  EXPECT_EQ(error("{\"items\":[{}]}"), "n.json: item 1: a node without a name");
+  EXPECT_EQ(error("{}"), "n.json:1: no list \"items\" (kubectl get ... -o json)");
+  EXPECT_EQ(error("{\"items\":[{}]}"), "n.json:1: item 1: a node without a name");
   EXPECT_EQ(error(R"({"items":[{"metadata":{"name":"n"},"status":{"allocatable":{"cpu":"4x"}}}]})"),
-            "n.json: item 1: cpu: \"4x\" is not a quantity");
+            "n.json:1: item 1 (n): cpu: \"4x\" is not a quantity");
   EXPECT_EQ(error(R"({"items":[{"metadata":{"name":"n"},"status":{"allocatable":{"cpu":-1}}}]})"),
-            "n.json: item 1: cpu: \"-1\" is not a quantity");
+            "n.json:1: item 1 (n): cpu: \"-1\" is not a quantity");
   EXPECT_EQ(
       error(
           R"({"items":[{"metadata":{"name":"n"},"status":{"allocatable":{"nvidia.com/gpu":64}}}]})"),
-      "n.json: item 1: more than 32 GPUs");
-  EXPECT_EQ(error(R"({"items":[{"metadata":{"name":"n"}},{"metadata":{"name":"n"}}]})"),
-            "n.json: item 2: node n stands twice");
+      "n.json:1: item 1 (n): more than 32 GPUs");
+  EXPECT_EQ(
+      error("{\"kind\":\"items\",\n\"items\":[\n{\"metadata\":{\"name\":\"n\",\"x\":[{}]}},\n\n"
+            "{\"metadata\":{\"name\":\"n\"}}]}"),
+      "n.json:5: item 2 (n): node n stands twice");
+  EXPECT_EQ(error("{\"items\":[]}"), "n.json:1: the list \"items\" has no nodes");
 }
 
 TEST(KubeJson, Quantities) {

@@ -79,9 +79,11 @@ TEST(OpenbCsv, ErrorsNameFileAndLine) {
 
 TEST(OpenbCsv, WholeInventoryChecks) {
   Inventory i;
-  EXPECT_EQ(CheckInventory(i).error().message, "the node list has no nodes");
+  EXPECT_EQ(NodesError("sn,cpu_milli,memory_mib,gpu,model\n"),
+            "nodes.csv:1: the node list has no nodes");
+  EXPECT_EQ(PodsError("name,cpu_milli,memory_mib,num_gpu,gpu_milli\n"),
+            "pods.csv:1: the pod list has no pods");
   ASSERT_TRUE(ReadOpenbNodes("sn,cpu_milli,memory_mib,gpu,model\nb,1000,100,0,\n", "n", &i));
-  EXPECT_EQ(CheckInventory(i).error().message, "the pod list has no pods");
   ASSERT_TRUE(ReadOpenbPods(kPods, "p", &i));
   EXPECT_EQ(CheckInventory(i).error().message, "no node of the node list has a GPU");
   Inventory m;
@@ -89,6 +91,50 @@ TEST(OpenbCsv, WholeInventoryChecks) {
   ASSERT_TRUE(ReadOpenbPods(
       "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_memory_mib\np,1,1,1,500,1000\n", "p", &m));
   EXPECT_FALSE(CheckInventory(m));
+}
+
+TEST(OpenbCsv, ColumnsOfOurOwn) {
+  Inventory i;
+  ASSERT_TRUE(
+      ReadOpenbNodes("sn,cpu_milli,memory_mib,gpu,model,numa,link_group,cordoned\n"
+                     "a,1000,100,4,T4,0|0|1|1,0|1|0|1,\nb,1000,100,2,T4,,,1\n",
+                     "n", &i));
+  EXPECT_EQ(i.nodes[0].numa, (std::vector<uint8_t>{0, 0, 1, 1}));
+  EXPECT_EQ(i.nodes[0].link_group, (std::vector<uint8_t>{0, 1, 0, 1}));
+  EXPECT_TRUE(i.nodes[1].numa.empty());
+  EXPECT_EQ(i.closed, (std::vector<bool>{false, true}));
+  ASSERT_TRUE(ReadOpenbPods(
+      "name,cpu_milli,memory_mib,num_gpu,gpu_milli,link,namespace,priority,min_gpu_milli,gang,"
+      "node\n"
+      "p,1,1,2,1000,require,team,-3,600,job,a\np,1,1,1,500,,,,,,\nq,1,1,2,1000,,team,,,job,\n",
+      "p", &i));
+  EXPECT_EQ(i.pods[0].request.shape.link, Link::kRequire);
+  EXPECT_EQ(i.pods[0].request.priority, -3);
+  EXPECT_EQ(i.pods[0].request.min_compute_milli, 600);
+  EXPECT_EQ(i.pods[0].node, "a");
+  EXPECT_EQ(i.spaces, (std::vector<std::string>{"team", "default"}));
+  EXPECT_EQ(i.pods[0].request.gang, i.pods[2].request.gang);
+  EXPECT_NE(i.pods[0].request.gang, 0u);
+  EXPECT_EQ(i.pods[1].request.gang, 0u);
+  const std::string nodes = "sn,cpu_milli,memory_mib,gpu,model,link_group\n";
+  EXPECT_EQ(NodesError(nodes + "a,1,1,2,T4,0\n"), "nodes.csv:2: link_group: 1 numbers for 2 GPUs");
+  EXPECT_EQ(NodesError(nodes + "a,1,1,2,T4,0|256\n"),
+            "nodes.csv:2: link_group: \"0|256\" is not a list of numbers to 255");
+  const std::string pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,link,min_gpu_milli\n";
+  EXPECT_EQ(PodsError(pods + "p,1,1,1,500,near,\n"),
+            "pods.csv:2: link is \"near\", not any, prefer or require");
+  EXPECT_EQ(PodsError(pods + "p,1,1,1,500,,501\n"),
+            "pods.csv:2: min_gpu_milli is more than gpu_milli");
+}
+
+TEST(OpenbCsv, ACutLastNumberIsPointedOut) {
+  Inventory i;
+  ASSERT_TRUE(ReadOpenbPods("name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,1,10", "p", &i));
+  ASSERT_EQ(i.warnings.size(), 1u);
+  EXPECT_EQ(i.warnings[0], "p:2: no line end after the last row: is the file cut off?");
+  Inventory whole;
+  ASSERT_TRUE(ReadOpenbPods(kPods, "p", &whole));
+  EXPECT_TRUE(whole.warnings.empty());
 }
 
 TEST(Order, RejectsWhatDoesNotMatchTheLists) {

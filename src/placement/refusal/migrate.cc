@@ -73,7 +73,7 @@ std::vector<Step> FindPlaces(Engine& engine, const Request& request, const Candi
     Request as_before;
     as_before.shape = engine.shape(before[i].shape);
     engine.PlaceAt(before[i].shape, as_before, d->node, d->devices, before[i].granted_milli);
-    steps.push_back({Step::What::kMigrate, c.out[i], 0, d->node, d->devices});
+    steps.push_back({Step::What::kMigrate, c.out[i], kNoNode, 0, d->node, d->devices});
   }
   engine.Rollback();
   if (steps.size() != c.out.size()) steps.clear();

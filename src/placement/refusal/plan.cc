@@ -22,7 +22,9 @@ Plan MakePlan(Engine& engine, const Request& request, const PlanOptions& options
   if (options.squeeze) plan = PlanSqueeze(engine, request);
   if (!plan && options.migrate) plan = PlanMigration(engine, request, options);
   if (!plan && options.preempt) plan = PlanPreemption(engine, request);
-  return plan ? *plan : Plan{};
+  if (!plan) return {};
+  for (Step& s : plan->steps) s.from = engine.tenant(s.tenant).node;
+  return *plan;
 }
 
 TenantId CarryOut(Engine& engine, const Request& request, const Plan& plan) {
@@ -48,7 +50,8 @@ namespace {
 // Plans and carries out; positions by size, largest first.
 std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Request>& requests,
                                          const PlanOptions& options,
-                                         std::vector<TenantId>* placed) {
+                                         std::vector<TenantId>* placed,
+                                         std::vector<Plan>* done) {
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
@@ -67,6 +70,7 @@ std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Reque
     }
     (*placed)[i] = CarryOut(engine, requests[i], plans[i]);
     if ((*placed)[i] == kNoTenant) return std::nullopt;
+    if (done != nullptr) done->push_back(plans[i]);
   }
   return plans;
 }
@@ -76,17 +80,19 @@ std::optional<std::vector<Plan>> PlanGang(Engine& engine, const std::vector<Requ
                                           const PlanOptions& options) {
   std::vector<TenantId> placed;
   engine.Begin();
-  std::optional<std::vector<Plan>> plans = RunGang(engine, requests, options, &placed);
+  std::optional<std::vector<Plan>> plans = RunGang(engine, requests, options, &placed, nullptr);
   engine.Rollback();
   return plans;
 }
 
 std::optional<std::vector<TenantId>> PlaceGang(Engine& engine, const std::vector<Request>& requests,
-                                               const PlanOptions& options) {
+                                               const PlanOptions& options,
+                                               std::vector<Plan>* done) {
   std::vector<TenantId> placed;
   engine.Begin();
-  if (!RunGang(engine, requests, options, &placed)) {
+  if (!RunGang(engine, requests, options, &placed, done)) {
     engine.Rollback();
+    if (done != nullptr) done->clear();
     return std::nullopt;
   }
   engine.Commit();

@@ -23,6 +23,7 @@ struct PlanOptions {
 struct Step {
   enum class What : uint8_t { kSqueeze, kMigrate, kPreempt } what;
   TenantId tenant;
+  NodeId from = kNoNode;      // where it is until then
   int32_t granted_milli = 0;  // kSqueeze: what it keeps on each device
   NodeId node = kNoNode;      // kMigrate: where to
   DeviceMask devices = 0;
@@ -49,8 +50,10 @@ TenantId CarryOut(Engine& engine, const Request& request, const Plan& plan);
 // no value and nothing changed. Largest requests are planned first; the result is in their order.
 std::optional<std::vector<Plan>> PlanGang(Engine& engine, const std::vector<Request>& requests,
                                           const PlanOptions& options);
+// `done` gets the plans in the order in which they were carried out.
 std::optional<std::vector<TenantId>> PlaceGang(Engine& engine, const std::vector<Request>& requests,
-                                               const PlanOptions& options);
+                                               const PlanOptions& options,
+                                               std::vector<Plan>* done = nullptr);
 
 // Gives squeezed tenants on a node back what has become free, most squeezed first. To be called
 // after a release. Returns the milli devices given back.

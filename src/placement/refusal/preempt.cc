@@ -100,7 +100,7 @@ std::optional<Plan> PlanPreemption(const Engine& engine, const Request& request)
   plan.cost = best->held;
   Draft draft(engine, where);
   for (const TenantId t : best->tenants) {
-    plan.steps.push_back({Step::What::kPreempt, t, 0, kNoNode, 0});
+    plan.steps.push_back({Step::What::kPreempt, t, kNoNode, 0, kNoNode, 0});
     if (engine.tenant(t).node == where) draft.Remove(engine.tenant(t));
   }
   plan.devices = UsualDevices(draft.view(), request.shape);

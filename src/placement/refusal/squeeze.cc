@@ -133,7 +133,7 @@ std::optional<Plan> PlanSqueeze(const Engine& engine, const Request& request) {
       plan.granted_milli = deal->granted;
       plan.cost = deal->cost;
       for (const Offer& o : deal->offers) {
-        plan.steps.push_back({Step::What::kSqueeze, o.tenant,
+        plan.steps.push_back({Step::What::kSqueeze, o.tenant, kNoNode,
                               engine.tenant(o.tenant).granted_milli - o.milli, kNoNode, 0});
       }
       best = std::move(plan);

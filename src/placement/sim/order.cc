@@ -60,6 +60,26 @@ Result<std::vector<uint32_t>> Numbers(std::string_view line, const std::string& 
 std::vector<uint32_t> NodesByName(const Inventory& inventory) { return ByName(inventory.nodes); }
 std::vector<uint32_t> PodsByName(const Inventory& inventory) { return ByName(inventory.pods); }
 
+Units::Units(const Inventory& inventory, const std::vector<uint32_t>& by_name) {
+  self_.resize(by_name.size());
+  std::iota(self_.begin(), self_.end(), 0);
+  uint32_t last = 0;
+  for (const Pod& p : inventory.pods) last = std::max(last, p.request.gang);
+  gangs_.resize(size_t{last} + (last > 0));
+  for (uint32_t at = 0; at < by_name.size(); ++at) {
+    const Pod& pod = inventory.pods[by_name[at]];
+    if (!pod.node.empty()) continue;  // it already runs
+    const uint32_t gang = pod.request.gang;
+    if (gang == 0 || gangs_[gang].empty()) leaders_.push_back(at);
+    if (gang != 0) gangs_[gang].push_back(at);
+  }
+  if (last == 0) return;
+  gang_of_.resize(by_name.size(), nullptr);
+  for (const std::vector<uint32_t>& gang : gangs_) {
+    for (const uint32_t at : gang) gang_of_[at] = &gang;
+  }
+}
+
 Result<Order> ParseOrder(std::string_view text, const std::string& file,
                          const Inventory& inventory) {
   Order order;
@@ -96,13 +116,16 @@ Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio) {
   const auto milli = [&](uint32_t at) {
     return inventory.pods[by_name[at]].request.shape.TotalMilli();
   };
+  const Units units(inventory, by_name);
   int64_t demand = 0;
-  for (uint32_t at = 0; at < by_name.size(); ++at) {
-    if (!inventory.pods[by_name[at]].node.empty()) continue;  // it already runs
-    order.arrivals.push_back(at);
-    demand += milli(at);
+  std::vector<uint32_t> leaders = units.leaders();
+  Shuffle(&leaders, &rng);
+  for (const uint32_t leader : leaders) {
+    for (const uint32_t at : units.Of(leader)) {
+      order.arrivals.push_back(at);
+      demand += milli(at);
+    }
   }
-  Shuffle(&order.arrivals, &rng);
   const double limit = ratio * static_cast<double>(inventory.TotalMilli());
   // The order is random already: dropping from its end drops at random.
   while (static_cast<double>(demand) > limit && !order.arrivals.empty()) {
@@ -114,11 +137,14 @@ Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio) {
   const auto most = static_cast<size_t>(kMostPerDevice * inventory.TotalMilli() / kWholeMilli);
   const bool any = std::any_of(inventory.pods.begin(), inventory.pods.end(),
                                [](const Pod& p) { return p.request.shape.TotalMilli() > 0; });
-  while (any && order.arrivals.size() < std::max(most, by_name.size())) {
-    const auto at = static_cast<uint32_t>(rng.Below(by_name.size()));
-    if (static_cast<double>(demand + milli(at)) > limit) break;
-    demand += milli(at);
-    order.arrivals.push_back(at);
+  while (any && !leaders.empty() && order.arrivals.size() < std::max(most, by_name.size())) {
+    const std::span<const uint32_t> unit =
+        units.Of(units.leaders()[rng.Below(units.leaders().size())]);
+    int64_t more = 0;
+    for (const uint32_t at : unit) more += milli(at);
+    if (static_cast<double>(demand + more) > limit) break;
+    demand += more;
+    order.arrivals.insert(order.arrivals.end(), unit.begin(), unit.end());
   }
   order.node_rank.resize(inventory.nodes.size());
   std::iota(order.node_rank.begin(), order.node_rank.end(), 0);

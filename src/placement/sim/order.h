@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,27 @@ struct Order {
 // Positions of the inventory's nodes (pods) in order of name.
 std::vector<uint32_t> NodesByName(const Inventory& inventory);
 std::vector<uint32_t> PodsByName(const Inventory& inventory);
+
+// What arrives together: a pod, or a gang. Pods that already run are in none.
+class Units {
+ public:
+  Units(const Inventory& inventory, const std::vector<uint32_t>& by_name);
+  Units(const Units&) = delete;
+  Units& operator=(const Units&) = delete;
+  // One pod of each unit (the gang's first), by position in order of name.
+  const std::vector<uint32_t>& leaders() const { return leaders_; }
+  // All of the unit that the pod at this position belongs to.
+  std::span<const uint32_t> Of(uint32_t at) const {
+    const std::vector<uint32_t>* gang = gang_of_.empty() ? nullptr : gang_of_[at];
+    return gang == nullptr ? std::span(&self_[at], 1) : std::span(*gang);
+  }
+
+ private:
+  std::vector<uint32_t> leaders_;
+  std::vector<uint32_t> self_;
+  std::vector<std::vector<uint32_t>> gangs_;
+  std::vector<const std::vector<uint32_t>*> gang_of_;  // per position; empty if there is no gang
+};
 
 // Lines "node_rank ..." and "arrivals ..."; checked against the inventory's sizes.
 Result<Order> ParseOrder(std::string_view text, const std::string& file,

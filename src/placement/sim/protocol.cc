@@ -2,11 +2,10 @@
 #include "src/placement/sim/protocol.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <numeric>
+#include <functional>
 #include <queue>
-#include <unordered_map>
+#include <span>
 
 #include "src/placement/fragmentation.h"
 
@@ -43,67 +42,28 @@ class ClusterFragmentation {
   double sum_ = 0;
 };
 
-// Per text: how many others stand before it.
-std::vector<uint32_t> RanksByText(const std::vector<std::string>& texts) {
-  std::vector<uint32_t> order(texts.size()), rank(texts.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(),
-            [&](uint32_t a, uint32_t b) { return texts[a] < texts[b]; });
-  for (uint32_t i = 0; i < order.size(); ++i) rank[order[i]] = i;
-  return rank;
+HandlingResult Report(const Desk& desk, const Inventory& inventory, int64_t capacity) {
+  HandlingResult r;
+  r.totals = desk.totals();
+  r.still_waiting = desk.waiting();
+  r.fair_milli = desk.quotas().FairShares(capacity);
+  r.fair_milli.resize(inventory.spaces.size());
+  for (uint32_t i = 0; i < inventory.spaces.size(); ++i) {
+    r.used_milli.push_back(desk.quotas().used(i));
+  }
+  return r;
 }
 
 }  // namespace
 
-Bench::Bench(const Inventory& inventory, const std::vector<uint32_t>& node_rank, uint32_t replicate,
-             std::unique_ptr<Policy> policy)
-    : engine_(std::make_unique<Engine>(std::move(policy))) {
-  const std::vector<uint32_t> by_name = NodesByName(inventory);
-  std::vector<uint32_t> by_rank(by_name.size());
-  for (size_t i = 0; i < by_name.size(); ++i) by_rank[node_rank[i]] = by_name[i];
-  const auto nodes = static_cast<uint32_t>(inventory.nodes.size());
-  for (uint32_t copy = 0; copy < replicate; ++copy) {
-    for (const uint32_t at : by_rank) {
-      const NodeId id = engine_->cluster().AddNode(inventory.nodes[at]);
-      if (inventory.closed[at]) engine_->cluster().SetClosed(id, true);
-      origin_.push_back(at + copy * nodes);
-    }
-  }
-  const std::vector<uint32_t> rank = RanksByText(inventory.spellings);
-  for (const Pod& p : inventory.pods) {
-    mix_.Add(p.request.shape, 1, p.spelling < rank.size() ? rank[p.spelling] : 0);
-  }
-  engine_->Learn(mix_);
-  shape_of_.reserve(inventory.pods.size());
-  for (const Pod& p : inventory.pods) shape_of_.push_back(engine_->Intern(p.request.shape));
-
-  // Pods that already run take their places in every copy; one that no longer fits is left out.
-  std::unordered_map<std::string_view, uint32_t> node_at;
-  for (uint32_t i = 0; i < nodes; ++i) node_at[inventory.nodes[i].name] = i;
-  std::vector<std::vector<NodeId>> copies(nodes);
-  for (NodeId id = 0; id < origin_.size(); ++id) copies[origin_[id] % nodes].push_back(id);
-  for (uint32_t pod = 0; pod < inventory.pods.size(); ++pod) {
-    const auto it = node_at.find(inventory.pods[pod].node);
-    if (inventory.pods[pod].node.empty() || it == node_at.end()) continue;
-    const Shape& shape = inventory.pods[pod].request.shape;
-    for (const NodeId id : copies[it->second]) {
-      const bool closed = inventory.closed[it->second];
-      if (closed) engine_->cluster().SetClosed(id, false);
-      const NodeView view = engine_->cluster().View(id);
-      if (Fits(view, shape)) {
-        engine_->PlaceAt(shape_of_[pod], inventory.pods[pod].request, id,
-                         UsualDevices(view, shape));
-      }
-      if (closed) engine_->cluster().SetClosed(id, true);
-    }
-  }
-}
-
 InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_t replicate,
-                         std::unique_ptr<Policy> policy, const Watch& watch) {
+                         std::unique_ptr<Policy> policy, const Watch& watch,
+                         const Handling& handling, HandlingResult* handled) {
   Bench bench(inventory, order.node_rank, replicate, std::move(policy));
   Engine& engine = bench.engine();
+  Desk desk(inventory, &bench, handling, watch);
   const std::vector<uint32_t> by_name = PodsByName(inventory);
+  const Units units(inventory, by_name);
   ClusterFragmentation fragmentation(engine.cluster(), bench.mix());
   const auto capacity = static_cast<double>(engine.cluster().total_milli());
 
@@ -114,31 +74,40 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
   };
   std::vector<Sum> sums;
   double arrived = 0, early_arrived = 0, early_refused = 0, multi = 0, multi_refused = 0;
+  // A gang comes whole with the first of its members; the others' own turns are then skipped.
+  std::vector<uint32_t> skip(inventory.pods.size(), 0);
   // With K copies of the cluster each arrival comes K times, so that demand grows alike.
   const uint64_t total = uint64_t{replicate} * order.arrivals.size();
-  for (uint64_t i = 0; i < total; ++i) {
-    const uint32_t pod = by_name[order.arrivals[i / replicate]];
-    const Request& request = inventory.pods[pod].request;
-    const auto milli = static_cast<double>(request.shape.TotalMilli());
-    const TenantId id = engine.Place(bench.ShapeOf(pod), request);
-    ++result.arrivals;
-    arrived += milli;
-    const bool early = Percent(arrived, capacity) < kEarlyPercent;
-    if (early) early_arrived += milli;
-    if (early && request.shape.devices > 1) multi += milli;
-    if (id == kNoTenant) {
-      ++result.refused;
-      if (early) early_refused += milli;
-      if (early && request.shape.devices > 1) multi_refused += milli;
-    } else {
-      fragmentation.Update(engine.tenant(id).node);
+  Arrival arrival;
+  for (uint64_t turn = 0; turn < total; ++turn) {
+    const uint32_t at = order.arrivals[turn / replicate];
+    const std::span<const uint32_t> unit = units.Of(at);
+    if (unit.size() > 1 && skip[at] > 0) {
+      --skip[at];
+      continue;
     }
-    if (watch.event) {
-      const bool placed = id != kNoTenant;
-      watch.event({placed ? Event::What::kPlace : Event::What::kRefuse, i, pod,
-                   placed ? bench.Origin(engine.tenant(id).node) : 0,
-                   placed ? engine.tenant(id).devices : 0});
+    arrival.clear();
+    for (const uint32_t member : unit) {
+      arrival.push_back({result.arrivals++, by_name[member]});
+      skip[member] += member != at && unit.size() > 1;
     }
+    const std::vector<TenantId> placed = desk.Arrive(arrival);
+    for (const Member& m : arrival) {
+      const Shape& shape = inventory.pods[m.pod].request.shape;
+      const auto milli = static_cast<double>(shape.TotalMilli());
+      arrived += milli;
+      const bool early = Percent(arrived, capacity) < kEarlyPercent;
+      const bool refused = placed.empty();
+      result.refused += refused;
+      if (early) early_arrived += milli;
+      if (early && shape.devices > 1) multi += milli;
+      if (early && refused) early_refused += milli;
+      if (early && refused && shape.devices > 1) multi_refused += milli;
+    }
+    desk.Retry([&](const Arrival& later, const std::vector<TenantId>&) {
+      result.refused -= later.size();
+    });
+    for (const NodeId node : desk.TakeChanged()) fragmentation.Update(node);
     const auto percent = static_cast<size_t>(std::nearbyint(Percent(arrived, capacity)));
     if (sums.size() <= percent) sums.resize(percent + 1);
     Sum& sum = sums[percent];
@@ -147,8 +116,8 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
     sum.allocated += Percent(used, capacity);
     sum.fragmentation += Percent(fragmentation.sum(), capacity);
     sum.of_idle += Percent(fragmentation.sum(), capacity - used);
-    if (watch.progress && i % kProgressStep == 0) {
-      watch.progress(static_cast<double>(i) / static_cast<double>(total));
+    if (watch.progress && turn % kProgressStep == 0) {
+      watch.progress(static_cast<double>(turn) / static_cast<double>(total));
     }
   }
   for (size_t p = 0; p < sums.size(); ++p) {
@@ -161,80 +130,117 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
   }
   result.rejected_before_95_percent = Percent(early_refused, early_arrived);
   result.multi_gpu_accepted_percent = Accepted(multi_refused, multi);
+  if (handled != nullptr) *handled = Report(desk, inventory, engine.cluster().total_milli());
   return result;
 }
 
 ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t seed, double load,
-                     uint32_t replicate, std::unique_ptr<Policy> policy, const Watch& watch) {
+                     uint32_t replicate, std::unique_ptr<Policy> policy, const Watch& watch,
+                     const Handling& handling, HandlingResult* handled) {
   constexpr double kWarmUp = 4, kMeasured = 6;  // in mean lifetimes
   Bench bench(inventory, order.node_rank, replicate, std::move(policy));
   Engine& engine = bench.engine();
+  Desk desk(inventory, &bench, handling, watch);
   const std::vector<uint32_t> by_name = PodsByName(inventory);
+  const Units units(inventory, by_name);
   const auto capacity = static_cast<double>(engine.cluster().total_milli());
   double demand = 0;
-  for (const Pod& p : inventory.pods) demand += static_cast<double>(p.request.shape.TotalMilli());
+  for (const Pod& p : inventory.pods) {
+    if (p.node.empty()) demand += static_cast<double>(p.request.shape.TotalMilli());
+  }
   // Arrivals per mean lifetime: so many that, were all accepted, `load` of the capacity is in use.
-  const auto pods = static_cast<double>(inventory.pods.size());
+  const auto all = static_cast<double>(units.leaders().size());
   const double most = static_cast<double>(kMostPerDevice) * capacity / kWholeMilli;
-  const double rate = demand > 0 ? std::min(load * capacity * pods / demand, most) : pods;
+  const double rate = demand > 0 ? std::min(load * capacity * all / demand, most) : all;
 
   struct Departure {
     double at;
     TenantId id;
     uint64_t instance;
-    uint32_t pod;
     bool operator>(const Departure& o) const {
       return at != o.at ? at > o.at : instance > o.instance;
     }
   };
   std::priority_queue<Departure, std::vector<Departure>, std::greater<>> departures;
+  struct Waiting {
+    double lifetime, since;
+    bool counts;
+  };
+  std::vector<Waiting> of_instance;  // only with a queue
   Rng rng(seed ^ 0xC0FFEEull);
   ChurnResult result;
   double now = 0, offered = 0, refused = 0, multi = 0, multi_refused = 0, area = 0, last = kWarmUp;
+  double waited = 0;
   const auto account = [&](double until) {  // allocation over time, after the warm-up
     if (until <= last) return;
     area += static_cast<double>(engine.cluster().used_milli()) * (until - last);
     last = until;
   };
+  const auto refuse = [&](const Member& m, int sign) {
+    const Shape& shape = inventory.pods[m.pod].request.shape;
+    result.refused += static_cast<uint64_t>(sign);
+    refused += sign * static_cast<double>(shape.TotalMilli());
+    if (shape.devices > 1) multi_refused += sign * static_cast<double>(shape.TotalMilli());
+  };
+  const auto later = [&](const Arrival& arrival, const std::vector<TenantId>& tenants) {
+    for (size_t i = 0; i < arrival.size(); ++i) {
+      Waiting& w = of_instance[arrival[i].instance];
+      departures.push({now + w.lifetime, tenants[i], arrival[i].instance});
+      waited += now - w.since;
+      if (w.counts) refuse(arrival[i], -1);
+      w.counts = false;
+    }
+  };
+  uint64_t instance = 0;
+  Arrival arrival;
   for (uint64_t i = 0;; ++i) {
-    now += rng.Exponential() / rate;
-    if (now > kWarmUp + kMeasured) break;
-    while (!departures.empty() && departures.top().at <= now) {
+    const double next = now + rng.Exponential() / rate;
+    while (!departures.empty() && departures.top().at <= std::min(next, kWarmUp + kMeasured)) {
       const Departure d = departures.top();
       departures.pop();
       account(d.at);
-      if (watch.event) watch.event({Event::What::kLeave, d.instance, d.pod, 0, 0});
-      engine.Release(d.id);
+      now = d.at;
+      desk.Leave(d.id, d.instance);
+      desk.Retry(later);
     }
+    now = next;
+    if (now > kWarmUp + kMeasured) break;
     account(now);
-    const uint32_t pod = by_name[rng.Below(by_name.size())];
+    const uint32_t leader = units.leaders()[rng.Below(units.leaders().size())];
     const double lifetime = rng.Exponential();
-    const Request& request = inventory.pods[pod].request;
-    const auto milli = static_cast<double>(request.shape.TotalMilli());
-    const TenantId id = engine.Place(bench.ShapeOf(pod), request);
+    arrival.clear();
+    for (const uint32_t member : units.Of(leader)) {
+      arrival.push_back({instance++, by_name[member]});
+      if (handling.queue) of_instance.push_back({lifetime, now, false});
+    }
+    const std::vector<TenantId> placed = desk.Arrive(arrival);
     const bool counts = now >= kWarmUp;
-    result.arrivals += counts;
-    if (counts) offered += milli;
-    if (counts && request.shape.devices > 1) multi += milli;
-    if (id != kNoTenant) {
-      departures.push({now + lifetime, id, i, pod});
-    } else if (counts) {
-      ++result.refused;
-      refused += milli;
-      if (request.shape.devices > 1) multi_refused += milli;
+    for (size_t m = 0; m < arrival.size(); ++m) {
+      const Shape& shape = inventory.pods[arrival[m].pod].request.shape;
+      const auto milli = static_cast<double>(shape.TotalMilli());
+      result.arrivals += counts;
+      if (counts) offered += milli;
+      if (counts && shape.devices > 1) multi += milli;
+      if (!placed.empty()) {
+        departures.push({now + lifetime, placed[m], arrival[m].instance});
+      } else if (counts) {
+        refuse(arrival[m], 1);
+        if (handling.queue) of_instance[arrival[m].instance].counts = true;
+      }
     }
-    if (watch.event) {
-      const bool placed = id != kNoTenant;
-      watch.event({placed ? Event::What::kPlace : Event::What::kRefuse, i, pod,
-                   placed ? bench.Origin(engine.tenant(id).node) : 0,
-                   placed ? engine.tenant(id).devices : 0});
-    }
+    desk.Retry(later);
+    desk.TakeChanged();
     if (watch.progress && i % kProgressStep == 0) watch.progress(now / (kWarmUp + kMeasured));
   }
   account(kWarmUp + kMeasured);
   result.accepted_percent = Accepted(refused, offered);
   result.multi_gpu_accepted_percent = Accepted(multi_refused, multi);
   result.allocated_percent = Percent(area / kMeasured, capacity);
+  if (handled != nullptr) {
+    *handled = Report(desk, inventory, engine.cluster().total_milli());
+    const uint64_t n = handled->totals.placed_later;
+    handled->mean_wait = n > 0 ? waited / static_cast<double>(n) : 0;
+  }
   return result;
 }
 

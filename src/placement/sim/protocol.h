@@ -1,36 +1,21 @@
 // The two protocols that measure a policy. Inflate: pods arrive one by one and stay, until demand
 // is 1.3 times the capacity (the published benchmark). Churn: Poisson arrivals at a given load,
-// exponential lifetimes, a refused pod is lost. Pure: no I/O; progress goes to a callback.
+// exponential lifetimes, a refused pod is lost unless it may wait. Gangs come whole. Pure: no I/O;
+// progress goes to a callback.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <optional>
-#include <string>
 #include <vector>
 
-#include "src/placement/engine.h"
 #include "src/placement/input/inventory.h"
+#include "src/placement/sim/bench.h"
+#include "src/placement/sim/desk.h"
 #include "src/placement/sim/order.h"
 
 namespace divvy::placement {
 
 inline constexpr double kInflateRatio = 1.3;
-
-// One decision, for the replay checker.
-struct Event {
-  enum class What : uint8_t { kPlace, kRefuse, kLeave } what;
-  uint64_t instance;  // number of the arrival
-  uint32_t pod;       // index into Inventory::pods
-  uint32_t node;      // index into Inventory::nodes, plus replica * nodes.size()
-  DeviceMask devices;
-};
-
-struct Watch {
-  std::function<void(double part_done)> progress;  // may be empty
-  std::function<void(const Event&)> event;         // may be empty
-};
 
 // Mean over the arrivals that brought demand to this percent of capacity.
 struct CurvePoint {
@@ -58,28 +43,19 @@ struct ChurnResult {
   uint64_t refused = 0;
 };
 
-// An engine with the inventory's nodes (in order of rank, `replicate` times), which has learnt the
-// pods' mix and holds the pods that already run.
-class Bench {
- public:
-  Bench(const Inventory& inventory, const std::vector<uint32_t>& node_rank, uint32_t replicate,
-        std::unique_ptr<Policy> policy);
-  Engine& engine() { return *engine_; }
-  // Index of an engine's node: position in Inventory::nodes + replica * nodes.size().
-  uint32_t Origin(NodeId id) const { return origin_[id]; }
-  ShapeId ShapeOf(uint32_t pod) const { return shape_of_[pod]; }
-  const Mix& mix() const { return mix_; }
-
- private:
-  std::unique_ptr<Engine> engine_;
-  std::vector<uint32_t> origin_;
-  std::vector<ShapeId> shape_of_;
-  Mix mix_;
+// What the desk did about refusals, and how the namespaces stand at the end.
+struct HandlingResult {
+  DeskTotals totals;
+  size_t still_waiting = 0;
+  double mean_wait = 0;                         // of those placed later, in mean lifetimes (churn)
+  std::vector<int64_t> used_milli, fair_milli;  // per namespace
 };
 
 InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_t replicate,
-                         std::unique_ptr<Policy> policy, const Watch& watch);
+                         std::unique_ptr<Policy> policy, const Watch& watch,
+                         const Handling& handling = {}, HandlingResult* handled = nullptr);
 ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t seed, double load,
-                     uint32_t replicate, std::unique_ptr<Policy> policy, const Watch& watch);
+                     uint32_t replicate, std::unique_ptr<Policy> policy, const Watch& watch,
+                     const Handling& handling = {}, HandlingResult* handled = nullptr);
 
 }  // namespace divvy::placement

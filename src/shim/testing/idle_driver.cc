@@ -44,8 +44,37 @@ CUresult Launch(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, un
   return CUDA_SUCCESS;
 }
 CUresult WaitEvent(CUstream, CUevent, unsigned) { return CUDA_SUCCESS; }
+CUresult Register(void*, size_t, unsigned) { return CUDA_SUCCESS; }
+CUresult DevicePointer(CUdeviceptr* out, void* p, unsigned) {
+  *out = reinterpret_cast<CUdeviceptr>(p);
+  return CUDA_SUCCESS;
+}
+// A device that is so many markers behind.
+unsigned behind = 0;
+uint64_t queued[16], head = 0;
+CUresult Write(CUstream, CUdeviceptr address, cuuint64_t value, unsigned) {
+  queued[head++ % 16] = value;
+  if (head > behind)
+    __atomic_store_n(reinterpret_cast<uint64_t*>(address), queued[(head - 1 - behind) % 16],
+                     __ATOMIC_RELEASE);
+  return CUDA_SUCCESS;
+}
+CUresult EventCreate(CUevent* out, unsigned) {
+  *out = reinterpret_cast<CUevent>(next_pointer += 64);
+  return CUDA_SUCCESS;
+}
+CUresult EventRecord(CUevent, CUstream) { return CUDA_SUCCESS; }
+CUresult EventElapsed(float* ms, CUevent, CUevent) {
+  *ms = 0.05F;
+  return CUDA_SUCCESS;
+}
+CUresult StreamGetCtx(CUstream, CUcontext* context) { return Current(context); }
+CUresult Exchange(CUstreamCaptureMode*) { return CUDA_SUCCESS; }
+CUresult Query(CUstream) { return CUDA_SUCCESS; }
 
 }  // namespace
+
+void SetMarkersBehind(unsigned markers) { behind = markers; }
 
 void InstallIdleDriver() {
   abi::DriverFns f{};
@@ -61,6 +90,15 @@ void InstallIdleDriver() {
   f.cuMemGetInfo_v2 = Info;
   f.cuLaunchKernel = Launch;
   f.cuStreamWaitEvent = WaitEvent;
+  f.cuMemHostRegister_v2 = Register;
+  f.cuMemHostGetDevicePointer_v2 = DevicePointer;
+  f.cuStreamWriteValue64_v2 = Write;
+  f.cuEventCreate = EventCreate;
+  f.cuEventRecord = EventRecord;
+  f.cuEventElapsedTime = EventElapsed;
+  f.cuStreamGetCtx = StreamGetCtx;
+  f.cuThreadExchangeStreamCaptureMode = Exchange;
+  f.cuStreamQuery = Query;
   BindDriverForTest(f);
 }
 

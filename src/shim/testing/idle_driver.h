@@ -4,5 +4,8 @@
 namespace divvy::shim::testing {
 
 void InstallIdleDriver();
+// Its device writes a marker when so many (at most 15) have been queued after it: 0 is a queue that
+// always runs dry, two or three are a device that is kept busy. Operations take 50 us.
+void SetMarkersBehind(unsigned markers);
 
 }  // namespace divvy::shim::testing

@@ -1,6 +1,7 @@
 // The NVML look-alike's connection and books. See state.h.
 #include "src/sim/nvml/state.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -40,6 +41,7 @@ nvmlReturn_t Nvml::Init() {
   page_ = static_cast<MachinePage*>(at);
   sock_ = std::move(sock).value();  // while it is open, the broker does not end
   for (unsigned i = 0; i < kMaxDevices; ++i) device_[i].index = i;
+  lost_ = false;
   ++inits_;
   return NVML_SUCCESS;
 }
@@ -51,12 +53,24 @@ nvmlReturn_t Nvml::Shutdown() {
   return NVML_SUCCESS;
 }
 
+bool Nvml::lost() {
+  constexpr uint64_t kBetweenLooksNs = 20'000'000;
+  const uint64_t now = NowNs();
+  if (lost_ || now - looked_ns_ < kBetweenLooksNs) return lost_;
+  std::lock_guard lock(mu_);
+  looked_ns_ = now;
+  pollfd end{sock_.get(), 0, 0};  // a hang-up is told unasked
+  if (inits_ > 0 && poll(&end, 1, 0) > 0) lost_ = true;
+  return lost_;
+}
+
 nvmlReturn_t FindGpu(nvmlDevice_t device, Gpu* gpu) {
   Nvml& n = Nvml::Get();
   MachinePage* page = n.page();
   if (page == nullptr) return NVML_ERROR_UNINITIALIZED;
   for (unsigned i = 0; i < page->device_count; ++i) {
     if (device != n.handle(i)) continue;
+    if (n.lost()) return NVML_ERROR_GPU_IS_LOST;
     *gpu = Gpu{page, i, &page->device[i], ProfileOf(page)};
     return NVML_SUCCESS;
   }

@@ -25,10 +25,14 @@ class Nvml {
   // Null while not initialised. The page stays mapped for good once it was.
   MachinePage* page() const { return inits_ > 0 ? page_ : nullptr; }
   nvmlDevice_t handle(unsigned index) { return &device_[index]; }
+  // Whether the broker has ended: the machine is gone. Looks at most once in 20 ms.
+  bool lost();
 
  private:
   std::mutex mu_;
   std::atomic<int> inits_{0};
+  std::atomic<bool> lost_{false};
+  std::atomic<uint64_t> looked_ns_{0};
   UniqueFd sock_;
   MachinePage* page_ = nullptr;
   nvmlDevice_st device_[kMaxDevices];

@@ -76,6 +76,8 @@ const char* sim_nvmlErrorString(nvmlReturn_t result) {
       return "Timeout";
     case NVML_ERROR_FUNCTION_NOT_FOUND:
       return "Function Not Found";
+    case NVML_ERROR_GPU_IS_LOST:
+      return "GPU is lost";
     case NVML_ERROR_OPERATING_SYSTEM:
       return "Operating System Error";
     case NVML_ERROR_ARGUMENT_VERSION_MISMATCH:

@@ -14,6 +14,7 @@ class Attack:
     neighbour: bool = False  # another tenant runs beside it
     mem: int = 2048  # the share, in MiB
     outlives: bool = False  # its runner ends first; then it is told to go on
+    more: tuple = ()  # options of `divvy run`
     deliveries: tuple = ("root", "cooperative")
 
 
@@ -43,7 +44,8 @@ ATTACKS = [
     one("second-copy-walk", "second_copy", "walk"),
     one("static-driver", "static_driver"),
     # The driver's own back doors and indirect ways to memory.
-    one("export-table-context", "export_table", "context", mem=256),  # less than a context
+    one("export-table-context", "export_table", "context", mem=256,  # less than a context
+        more=("--overcommit",)),
     one("export-table-memory", "export_table", "memory"),
     one("vmm-map-release", "vmm", "cycle"),
     one("vmm-retain", "vmm", "retain"),

@@ -145,7 +145,7 @@ def judge(attack, machine, delivery):
         victims = pids_of(machine, "victim-" + name)
     before = sum(machine.nvml.held())
     process = machine.start(name, command_of(attack, machine, victims), mem=f"{attack.mem}MiB",
-                            cooperative=delivery == "cooperative")
+                            cooperative=delivery == "cooperative", more=attack.more)
     if attack.outlives:
         process.wait(30)
         # The daemon has seen it, too, when the program goes on.
