@@ -67,9 +67,8 @@ StreamName NameOfDefault(CUstream stream) noexcept {
   g_driver.cuCtxGetCurrent(&context);
   const auto handle = reinterpret_cast<uint64_t>(context);
   // Odd keys: handles are pointers.
-  if (stream == CU_STREAM_LEGACY) return {Mix(handle) | 3, LaneStream::kLegacy, handle};
-  return {Mix(handle ^ Mix(static_cast<uint64_t>(pthread_self()))) | 3, LaneStream::kPerThread,
-          handle};
+  if (stream == CU_STREAM_LEGACY) return {Mix(handle) | 3, LaneStream::kLegacy};
+  return {Mix(handle ^ Mix(static_cast<uint64_t>(pthread_self()))) | 3, LaneStream::kPerThread};
 }
 
 LaneState* FindLane(DeviceMeter& meter, const StreamName& name) noexcept {
@@ -92,18 +91,17 @@ LaneState* ClaimLane(DeviceMeter& meter, const StreamName& name, CUstream stream
       *key = kSharedByAll;
       lane = &meter.lane[region::kLanes - 1];
     }
-    lane->stream = stream;
-    lane->context_handle = name.context_handle;
-    lane->thread = name.sort == LaneStream::kPerThread ? pthread_self() : 0;
-    lane->context = context;
-    lane->sort = name.sort;
-    lane->held.store(0, std::memory_order_relaxed);
-    // Release: who finds the lane by its key sees whose it is.
-    lane->key.store(*key, std::memory_order_release);
-    if (*key == kSharedByAll) {
+    if (*key != kSharedByAll) {
+      lane->stream = stream;
+      lane->context.store(context, std::memory_order_relaxed);
+      lane->sort = name.sort;
+      lane->held.store(0, std::memory_order_relaxed);
+    } else {
       meter.used.store(region::kLanes, std::memory_order_release);
       meter.shared->lanes.store(region::kLanes, std::memory_order_release);
     }
+    // Release: who finds the lane by its key sees whose it is.
+    lane->key.store(*key, std::memory_order_release);
   }
   meter.claim_lock.Unlock();
   return lane;

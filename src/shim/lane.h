@@ -50,10 +50,10 @@ struct alignas(64) LaneState {
   uint64_t done_ns;     // estimated work known to be done, ever
   QueuedMarker ring[kQueuedMarkers];
 
-  // Written under DeviceMeter::claim_lock before `key`.
+  // Slot; 0: not known, or the lane of all that came too late.
+  std::atomic<uint32_t> context;
+  // Written under DeviceMeter::claim_lock before `key`, read by those inside.
   CUstream stream;
-  uint64_t context_handle, thread;
-  uint32_t context;  // slot
   LaneStream sort;
 };
 // No key of a stream: those are handles, or end in two ones.
@@ -87,13 +87,12 @@ struct DeviceMeter {
 struct StreamName {
   uint64_t key;
   LaneStream sort;
-  uint64_t context_handle;  // of a default stream
 };
 StreamName NameOfDefault(CUstream stream) noexcept;
 inline StreamName NameOf(CUstream stream) noexcept {
   if (__builtin_expect(stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD, 0))
     return NameOfDefault(stream);
-  return {reinterpret_cast<uint64_t>(stream), LaneStream::kNamed, 0};
+  return {reinterpret_cast<uint64_t>(stream), LaneStream::kNamed};
 }
 
 // nullptr if the stream has no lane.

@@ -1,8 +1,6 @@
 // How markers get to the GPU; see marker.h.
 #include "src/shim/marker.h"
 
-#include <pthread.h>
-
 #include "src/shim/attach.h"
 #include "src/shim/capture.h"
 #include "src/shim/contexts.h"
@@ -96,7 +94,7 @@ CUresult Queue(DeviceMeter& meter, LaneState& lane, CUstream stream, uint64_t wo
     pages.by_event.store(1, std::memory_order_relaxed);
     return r;
   }
-  const int event = TakeEvent(lane.context, false);
+  const int event = TakeEvent(lane.context.load(std::memory_order_relaxed), false);
   if (event < 0) {
     GiveProbe(probe);
     return CUDA_ERROR_NOT_READY;  // the next one stands for this one, too

@@ -49,12 +49,13 @@ void InLaneOf(CUstream stream, const Body& body) noexcept {
   });
 }
 
-void MarkLane(DeviceMeter& meter, LaneState& lane) noexcept {
+void MarkLane(DeviceMeter& meter, LaneState& lane, bool legacy_only = false) noexcept {
   const uint64_t key = lane.key.load(std::memory_order_acquire);
   if (key == kNoStream || key == kOrphan || key == kSharedByAll || !Unmarked(meter, lane) ||
       !EnterLane(lane, key))
     return;
-  if (MayMark(meter, lane)) PutMarker(meter, lane, lane.stream, MarkerKind::kDone, -1);
+  if ((!legacy_only || lane.sort == LaneStream::kLegacy) && MayMark(meter, lane))
+    PutMarker(meter, lane, lane.stream, MarkerKind::kDone, -1);
   LeaveLane(lane);
 }
 
@@ -84,7 +85,9 @@ void SettleContext(DeviceMeter& meter, uint32_t context, bool for_good) noexcept
   const uint32_t used = meter.used.load(std::memory_order_acquire);
   for (uint32_t i = 0; i < used; ++i) {
     LaneState& lane = meter.lane[i];
-    if (lane.context != context || lane.key.load(std::memory_order_acquire) == kNoStream) continue;
+    if (lane.context.load(std::memory_order_relaxed) != context ||
+        lane.key.load(std::memory_order_acquire) == kNoStream)
+      continue;
     Settle(meter, lane);
     if (for_good) lane.key.store(kOrphan, std::memory_order_release);
   }
@@ -200,8 +203,9 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   } else {
     out->mark = false;
   }
-  if ((learn || pace.each_op) && out->mark && lane->context != 0) {
-    out->probe = TakeProbe(lane->context);
+  const uint32_t context = lane->context.load(std::memory_order_relaxed);
+  if ((learn || pace.each_op) && out->mark && context != 0) {
+    out->probe = TakeProbe(context);
     if (out->probe >= 0) {
       Probe& probe = ProbeAt(out->probe);
       probe.key = op.key;
@@ -243,10 +247,13 @@ void EndOperation(Submission* s, CUresult answer) noexcept {
     PutMarker(meter, lane, s->stream, MarkerKind::kDone, s->probe);
   } else {
     GiveProbe(s->probe);
-    if (EndsContext(answer))
-      SettleContext(meter, lane.context, false);
-    else if (s->mark)
-      PutMarker(meter, lane, s->stream, MarkerKind::kDone, -1);
+    if (!EndsContext(answer)) {
+      if (s->mark) PutMarker(meter, lane, s->stream, MarkerKind::kDone, -1);
+    } else if (const uint32_t context = lane.context.load(std::memory_order_relaxed)) {
+      SettleContext(meter, context, false);
+    } else {
+      Settle(meter, lane);
+    }
   }
   LeaveLane(lane);
   if (s->each_op) SubmissionEnded();
@@ -271,8 +278,7 @@ void MeterAfterWait() noexcept {
     ObserveAll(meter);
     // What could not be marked beside other streams' work.
     const uint32_t used = meter.used.load(std::memory_order_acquire);
-    for (uint32_t i = 0; i < used; ++i)
-      if (meter.lane[i].sort == LaneStream::kLegacy) MarkLane(meter, meter.lane[i]);
+    for (uint32_t i = 0; i < used; ++i) MarkLane(meter, meter.lane[i], true);
   });
   ThreadSynced();
 }
