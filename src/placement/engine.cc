@@ -1,12 +1,14 @@
 // Engine: see engine.h.
 #include "src/placement/engine.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
 namespace divvy::placement {
 namespace {
 constexpr uint64_t kChangesPerLook = 16;  // the cluster's totals move slowly
+constexpr size_t kMaxCached = 768;        // shapes with scores
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
@@ -39,12 +41,34 @@ ShapeId Engine::Intern(const Shape& shape) {
   if (added) {
     shapes_.push_back(shape);
     scores_.emplace_back();
+    cached_at_.push_back(0);
   }
   return it->second;
 }
 
-std::optional<Decision> Engine::Decide(ShapeId id) {
+Scores& Engine::ScoresOf(ShapeId id) {
   Scores& scores = scores_[id];
+  ++asked_;
+  if (!scores.empty()) {
+    cached_[cached_at_[id]].used = asked_;
+    return scores;
+  }
+  if (cached_.size() < kMaxCached) {
+    cached_at_[id] = static_cast<uint32_t>(cached_.size());
+    cached_.push_back({id, asked_});
+    return scores;
+  }
+  const auto oldest =
+      std::min_element(cached_.begin(), cached_.end(),
+                       [](const Cached& a, const Cached& b) { return a.used < b.used; });
+  scores_[oldest->shape].Forget();
+  *oldest = {id, asked_};
+  cached_at_[id] = static_cast<uint32_t>(oldest - cached_.begin());
+  return scores;
+}
+
+std::optional<Decision> Engine::Decide(ShapeId id) {
+  Scores& scores = ScoresOf(id);
   const Shape& shape = shapes_[id];
   lanes_.Update(cluster_);
   scores.Refresh(cluster_, lanes_, *policy_, shape, epoch_);

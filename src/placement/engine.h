@@ -98,6 +98,7 @@ class Engine {
   // only asked, or undone, leaves no trace in later decisions.
   void Changed(size_t times = 1);
   void Look();
+  Scores& ScoresOf(ShapeId shape);
   void Attach(TenantId id, const Tenant& t);
   void Detach(TenantId id);
 
@@ -106,6 +107,15 @@ class Engine {
   std::vector<Shape> shapes_;
   std::unordered_map<Shape, ShapeId, ShapeHash> shape_ids_;
   std::vector<Scores> scores_;
+  // Shapes that have scores, and when each was last asked for: few of them, so that a mix of very
+  // many shapes takes no more memory than one of some hundreds.
+  struct Cached {
+    ShapeId shape;
+    uint64_t used;
+  };
+  std::vector<Cached> cached_;
+  std::vector<uint32_t> cached_at_;  // per shape
+  uint64_t asked_ = 0;
   Lanes lanes_;
   uint32_t epoch_ = 1;
   std::vector<std::unique_ptr<Tenant[]>> tenant_blocks_;  // never moved: growing costs no pause

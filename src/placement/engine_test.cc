@@ -166,6 +166,39 @@ TEST(Engine, RollbackRestoresEverything) {
   }
 }
 
+// The decision that a look at every node gives.
+Decision Fresh(Engine& e, const Shape& shape) {
+  std::array<int32_t, kMaxPools> bias;
+  if (!e.policy().PoolBias(e.cluster(), shape, &bias)) bias.fill(0);
+  Decision best;
+  for (NodeId id = 0; id < e.cluster().size(); ++id) {
+    const NodeView view = e.cluster().View(id);
+    if (!Fits(view, shape)) continue;
+    Choice c = e.policy().Evaluate(view, shape);
+    c.score += bias[view.node.pool];
+    if (c.score > best.score) best = {id, c.devices, c.score};
+  }
+  return best;
+}
+
+// More shapes than the engine keeps scores of: the oldest are forgotten and come back right.
+TEST(Engine, VeryManyShapesTakeBoundedMemory) {
+  Engine e(MakePolicy("bestfit", 1));
+  for (int i = 0; i < 40; ++i) e.cluster().AddNode(MakeNode(8));
+  size_t most = 0;
+  Rng rng(5);
+  for (int i = 0; i < 4000; ++i) {
+    const Request r = Ask(1, 1 + int(rng.Below(40)), 1 + int(rng.Below(100)));
+    const Decision want = Fresh(e, r.shape);
+    const std::optional<Decision> got = e.Decide(e.Intern(r.shape));
+    ASSERT_EQ(got ? got->node : kNoNode, want.node);
+    if (got) e.PlaceAt(e.Intern(r.shape), r, got->node, got->devices);
+    if (i == 2000) most = e.BytesUsed();
+  }
+  EXPECT_GT(e.shapes(), 1500u);
+  EXPECT_LE(e.BytesUsed(), most + 100000);  // tenants, not scores
+}
+
 // The cached decision must be the one a fresh look at every node gives.
 TEST(Engine, CachedScoresEqualFreshOnes) {
   for (const PolicyInfo& info : Policies()) {
@@ -198,16 +231,7 @@ TEST(Engine, CachedScoresEqualFreshOnes) {
       const Request& r = kinds[rng.Below(kinds.size())];
       const ShapeId shape = e.Intern(r.shape);
       const std::optional<Decision> got = e.Decide(shape);
-      std::array<int32_t, kMaxPools> bias;
-      if (!e.policy().PoolBias(e.cluster(), r.shape, &bias)) bias.fill(0);
-      Decision want;
-      for (NodeId id = 0; id < e.cluster().size(); ++id) {
-        const NodeView view = e.cluster().View(id);
-        if (!Fits(view, r.shape)) continue;
-        Choice c = e.policy().Evaluate(view, r.shape);
-        c.score += bias[view.node.pool];
-        if (c.score > want.score) want = {id, c.devices, c.score};
-      }
+      const Decision want = Fresh(e, r.shape);
       ASSERT_EQ(got ? got->node : kNoNode, want.node) << info.name << " step " << step;
       if (!got) continue;
       ASSERT_EQ(got->devices, want.devices);

@@ -2,6 +2,7 @@
 #include "src/placement/fragmentation.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace divvy::placement {
 namespace {
@@ -15,25 +16,49 @@ enum {
   kNoAccess,
   kFragmentKinds
 };
-}  // namespace
 
-void Fragmentation::Learn(const Mix& mix) {
-  // Shapes that differ only in what the measure does not look at are one.
+constexpr size_t kMaxTypical = 512;
+constexpr int32_t kCpuGrain = 50, kComputeGrain = 1;  // doubled until the typical are few enough
+
+// Shapes that differ only in what the measure does not look at are one.
+Mix Merge(const std::vector<MixEntry>& entries, int32_t grain) {
   Mix merged;
-  for (const MixEntry& e : mix.Sorted()) {
+  const auto up = [grain](int32_t amount, int32_t step, int32_t most) {
+    if (grain == 0 || amount >= most) return amount;
+    const int64_t unit = int64_t{step} * grain;
+    return static_cast<int32_t>(std::min<int64_t>((amount + unit - 1) / unit * unit, most));
+  };
+  for (const MixEntry& e : entries) {
     Shape s = e.shape;
     s.memory_mib = 0;
     s.device_memory_mib = 0;
     s.link = Link::kAny;
+    s.cpu_milli = up(s.cpu_milli, kCpuGrain, std::numeric_limits<int32_t>::max());
+    s.compute_milli = up(s.compute_milli, kComputeGrain, kWholeMilli);
     merged.Add(s, e.count, e.spelling);
   }
+  return merged;
+}
+}  // namespace
+
+void Fragmentation::Learn(const Mix& mix) {
   typical_.clear();
   sizes_.clear();
+  const std::vector<MixEntry> all = mix.Sorted();
+  Mix merged;
+  std::vector<MixEntry> entries;
   double covered = 0;
-  std::vector<MixEntry> entries = merged.Sorted();
   size_t taken = 0;
-  while (taken < entries.size() && covered < 95 * merged.total() / 100.0) {
-    covered += entries[taken++].count;
+  for (int32_t grain = 0;; grain = grain == 0 ? 1 : 2 * grain) {
+    merged = Merge(all, grain);
+    entries = merged.Sorted();
+    covered = 0;
+    taken = 0;
+    while (taken < entries.size() && covered < 95 * merged.total() / 100.0) {
+      covered += entries[taken++].count;
+    }
+    // Constraints are never rounded: a mix of very many of them stays as it is.
+    if (taken <= kMaxTypical || grain > 1 << 14) break;
   }
   for (size_t i = 0; i < taken; ++i) {
     const Shape& s = entries[i].shape;

@@ -15,7 +15,8 @@ namespace divvy::placement {
 class Fragmentation {
  public:
   // Typical requests: the most frequent shapes (by CPU, compute, device count and models) that
-  // together make up 95 % of all requests, with their share of them.
+  // together make up 95 % of all requests, with their share of them. Beyond 512 of them (the
+  // published mixes have up to 127) amounts are rounded up, coarser until they are that few.
   void Learn(const Mix& mix);
 
   // F of the node, in milli devices, after taking `cpu_milli` and with `left` on its devices.

@@ -177,6 +177,7 @@ std::vector<Item> Sizes(const std::vector<MixEntry>& entries, int32_t compute_un
       if (c + m == 0) continue;
       sizes[{static_cast<int32_t>(std::min<int64_t>(c, compute_units)),
              static_cast<int32_t>(std::min<int64_t>(m, most_memory))}] += e.count * s.devices;
+      if (sizes.size() > kMaxItems) break;
     }
     if (sizes.size() <= kMaxItems) break;
   }

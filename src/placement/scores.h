@@ -50,6 +50,8 @@ class Scores {
   uint32_t CountFitting() const;
   NodeId NthFitting(const Lanes& lanes, uint32_t n) const;
   size_t BytesUsed() const { return score_.capacity() * 4 + block_max_.capacity() * 5; }
+  bool empty() const { return score_.empty(); }
+  void Forget() { *this = Scores(); }
 
  private:
   static constexpr size_t kBlock = Lanes::kBlock;
