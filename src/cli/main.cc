@@ -100,6 +100,7 @@ int Main(int argc, char** argv) {
   AddDevices(app);
   AddSet(app);
   AddPause(app);
+  AddRecord(app);
   AddLoad(app);
   AddVerify(app);
   [[maybe_unused]] CLI::App* simulate =

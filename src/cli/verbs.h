@@ -11,6 +11,7 @@ void AddDevices(CLI::App& app);
 void AddSet(CLI::App& app);
 void AddPause(CLI::App& app);  // pause and resume
 void AddLoad(CLI::App& app);
+void AddRecord(CLI::App& app);
 void AddVerify(CLI::App& app);
 void AddVerifyCompute(CLI::App& verify);
 void AddDaemon(CLI::App& app);

@@ -103,6 +103,24 @@ void Server::Routes() {
       Answer(out, s.error());
     }
   });
+  Post("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
+    const Result<uint64_t> for_ms = ParseRecording(in.body);
+    Answer(out, for_ms.ok() ? node_.StartRecording(in.matches[1], *for_ms) : for_ms.error());
+  });
+  Get("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
+    const std::string text = in.get_param_value("since");
+    uint64_t since = 0;
+    std::from_chars(text.data(), text.data() + text.size(), since);
+    Answer(out, node_.Records(in.matches[1], since));
+  });
+  Delete("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
+    const Status s = node_.StopRecording(in.matches[1]);
+    if (s.ok()) {
+      Answer(out, 200, Json::object());
+    } else {
+      Answer(out, s.error());
+    }
+  });
   Get("/v1/events", [this](const Request& in, Response& out) {
     const std::string text = in.get_param_value("since");
     uint64_t since = 0;

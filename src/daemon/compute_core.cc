@@ -165,8 +165,10 @@ void ComputeCore::Record(uint64_t tenant, bool recording) {
 }
 
 void ComputeCore::Debit(uint64_t tenant, unsigned share, Nanos gpu_time) {
-  if (Seat* seat = Find(tenant, share))
-    arbiter_.Debit(seat->index, static_cast<arbiter::DeviceIndex>(seat->device), gpu_time);
+  Seat* seat = Find(tenant, share);
+  if (seat == nullptr) return;
+  arbiter_.Debit(seat->index, static_cast<arbiter::DeviceIndex>(seat->device), gpu_time);
+  Changed(seat->device);
 }
 
 bool ComputeCore::Free(const Device& device) const {

@@ -69,6 +69,11 @@ class Node {
 
   Figures CollectFigures() const;  // node_figures.cc; one short hold of the lock
 
+  // --- recording (node_record.cc): operations' lengths and gaps; ends by itself after for_ms
+  Result<nlohmann::json> StartRecording(const std::string& name, uint64_t for_ms);
+  Status StopRecording(const std::string& name);
+  Result<nlohmann::json> Records(const std::string& name, uint64_t since) const;
+
   // --- the loop's tick: heartbeats, harvest of the tenants' events, overdue connections
   void Tick();
   bool HasTenants() const;
@@ -181,6 +186,8 @@ class Node {
   void JoinCompute(Tenant& tenant);
   void PublishTerms(Tenant& tenant);
   nlohmann::json ComputeJson(const Tenant& tenant, unsigned share, const TenantView& view) const;
+  void AuditCompute(unsigned device, const std::vector<device::ProcessUse>& uses);
+  void EndRecording(Tenant& tenant, uint64_t now);
   void TellCompute(Tenant& tenant);  // what the arbiter saw since the last tick, as events
 
   // node_figures.cc

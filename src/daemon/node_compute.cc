@@ -1,5 +1,6 @@
 // The node: the compute part of shares. What was promised, what the arbiter's thread is told, and
 // what it saw, as JSON and as events.
+#include <algorithm>
 #include <cmath>
 
 #include "src/daemon/node.h"
@@ -26,6 +27,10 @@ ComputeTerms TermsOf(const ShareSpec& share) {
 }
 
 double Rounded(double percent) { return std::round(percent * 100) / 100; }
+
+uint32_t PercentMilli(double fraction) {  // whole percents
+  return static_cast<uint32_t>(std::lround(std::clamp(fraction, 0.0, 1.0) * 100)) * 1000;
+}
 
 double PercentOf(const History& history, arbiter::Nanos now, std::chrono::seconds span) {
   return Rounded(history.Rate(now, span) / 1e9 * 100);
@@ -86,6 +91,58 @@ Json Node::ComputeJson(const Tenant& tenant, unsigned share, const TenantView& v
   out["light"] = v.stats.light;
   out["throttled_by_cap"] = v.throttled;
   return out;
+}
+
+// A tenant whose markers tell of less work than the driver sees has found a way around the meter.
+// The driver's figures are coarse and lag: only much, for seconds, counts. What was not billed is
+// debited, so that it gains nothing.
+void Node::AuditCompute(unsigned device, const std::vector<device::ProcessUse>& uses) {
+  constexpr uint64_t kCompareNs = 3'000'000'000;
+  constexpr double kMuch = 0.15;  // of the device's time
+  constexpr unsigned kRounds = 2;
+  const uint64_t now = MonotonicNs();
+  for (const ShareOf& of : devices_[device].shares) {
+    Tenant& tenant = *of.tenant;
+    Share& share = tenant.shares[of.share];
+    Share::Unseen& u = share.unseen;
+    const TenantView view = compute_.ViewOf(tenant.id);
+    if (of.share >= view.size() || !view[of.share].metered) {
+      u = {};
+      continue;
+    }
+    const int64_t billed = view[of.share].stats.used.count();
+    if (u.began_ns == 0) u = {.began_ns = now, .looked_ns = now, .billed_then = billed};
+    double percent = 0;
+    for (const device::ProcessUse& use : uses)
+      for (const auto& [slot, process] : tenant.processes)
+        if (process.id.pid == use.pid && process.state == Process::State::kLive) {
+          percent += use.percent;
+          break;
+        }
+    u.driver_ns += percent / 100 * static_cast<double>(now - u.looked_ns);
+    u.looked_ns = now;
+    const std::string code = "gpu_time_unseen";
+    if (now - u.began_ns >= kCompareNs) {
+      const auto elapsed = static_cast<double>(now - u.began_ns);
+      const double more = u.driver_ns - static_cast<double>(billed - u.billed_then);
+      u.rounds = more > kMuch * elapsed ? u.rounds + 1 : 0;
+      int64_t debit = 0;
+      if (u.rounds >= kRounds) {
+        debit = static_cast<int64_t>(more);
+        compute_.Debit(tenant.id, of.share, arbiter::Nanos(debit));
+        u.message = "the driver saw it use " +
+                    ToString(Percent{PercentMilli(u.driver_ns / elapsed)}) +
+                    " of the GPU's time, its own markers tell of " +
+                    ToString(Percent{PercentMilli((u.driver_ns - more) / elapsed)});
+      }
+      u = {.began_ns = now,
+           .looked_ns = now,
+           .billed_then = billed + debit,
+           .rounds = u.rounds,
+           .message = std::move(u.message)};
+    }
+    if (u.rounds >= kRounds) Report(tenant, device, code, 0, 0, u.message);
+  }
 }
 
 void Node::TellCompute(Tenant& tenant) {

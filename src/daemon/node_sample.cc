@@ -65,6 +65,9 @@ void Node::Sample(unsigned device) {
       before[tenant->id] = ChargeSequence(*tenant);
   }
   const Result<device::Reading> reading = source_.Read(device);
+  // Only where somebody could take time from somebody.
+  const std::vector<device::ProcessUse> uses =
+      before.size() > 1 && reading.ok() ? source_.Uses(device) : std::vector<device::ProcessUse>();
   const std::lock_guard lock(mutex_);
   if (!reading.ok()) {
     if (devices_[device].fault.empty())
@@ -79,6 +82,7 @@ void Node::Sample(unsigned device) {
     Tell({.device = device::ToString(source_.devices()[device].uuid),
           .cause = "device_recovered",
           .message = "NVML answers again"});
+  AuditCompute(device, uses);
   Apply(device, *reading, begin_ns, before);
 }
 

@@ -246,6 +246,7 @@ void Node::Tick() {
     policy.heartbeat_word.fetch_add(1, std::memory_order_relaxed);
     HarvestEvents(tenant);
     TellCompute(tenant);
+    EndRecording(tenant, now);
   }
   constexpr uint64_t kHelloWithinNs = 5'000'000'000;
   std::vector<uint64_t> silent;

@@ -265,6 +265,16 @@ Result<TenantPatch> ParseTenantPatch(const std::string& body) {
   return p;
 }
 
+Result<uint64_t> ParseRecording(const std::string& body) {
+  const Result<Json> j = Parse(body);
+  if (!j.ok()) return j.error();
+  Fields f(*j);
+  const auto for_ms = f.Integer("for_ms", 1, 3'600'000, "1 ms to one hour");
+  if (Status s = f.Done(); !s.ok()) return s.error();
+  if (!for_ms) return Invalid("for_ms is missing: how long to record");
+  return *for_ms;
+}
+
 Json ToJson(const TenantRecord& r) {
   const auto id = [](const ProcessId& p) {
     return Json{{"pid", static_cast<unsigned>(p.pid)}, {"start", p.start_ticks}};

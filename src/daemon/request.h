@@ -73,6 +73,8 @@ struct TenantRecord {
 
 Result<TenantRequest> ParseTenantRequest(const std::string& body);
 Result<TenantPatch> ParseTenantPatch(const std::string& body);
+// {"for_ms": N}, 1 ms to one hour.
+Result<uint64_t> ParseRecording(const std::string& body);
 // `share` with what `patch` says; kInvalid when the two together make no sense.
 Result<ShareSpec> Patched(const ShareSpec& share, const TenantPatch& patch);
 

@@ -63,6 +63,14 @@ struct Share {
   unsigned device = 0;       // index into the node's devices
   uint64_t faults_told = 0;  // the arbiter's, when an event last said so
   uint64_t overruns_told = 0;
+  struct Unseen {             // GPU time by the driver's account beside the billed one
+    uint64_t began_ns = 0;    // of this comparison; 0 = none
+    uint64_t looked_ns = 0;   // at the driver's figures
+    double driver_ns = 0;     // since began
+    int64_t billed_then = 0;  // when it began
+    unsigned rounds = 0;      // comparisons in a row that disagreed by much
+    std::string message;      // of the last one that did
+  } unseen;
   Overhead overhead;
   uint64_t unattached_bytes = 0;  // NVML's sum over its processes that have not said hello
   uint64_t nvml_bytes = 0;        // NVML's sum over all its processes
@@ -110,7 +118,8 @@ struct Tenant {
   std::vector<ProcessId> awaited;  // adopted after a restart, not heard of since
   std::vector<Finding> findings;
   Guarantee guaranteed;
-  bool ending = false;  // deleted by force: nobody may join, ends with its last process
+  uint64_t record_until_ns = 0;  // its operations are recorded; 0 = they are not
+  bool ending = false;           // deleted by force: nobody may join, ends with its last process
 
   uint64_t events_seen = 0;  // usage.event_head when last harvested
   std::array<uint64_t, region::kMaxEvents> event_sequence{};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "src/abi/nvml.h"
 
@@ -26,6 +27,7 @@ class Nvml : public Source {
   const std::vector<Info>& devices() const override { return devices_; }
   const std::string& driver_version() const override { return driver_version_; }
   Result<Reading> Read(unsigned device) override;
+  std::vector<ProcessUse> Uses(unsigned device) override;
 
  private:
   using ListFn = nvmlReturn_t (*)(nvmlDevice_t, unsigned*, void*);
@@ -50,7 +52,10 @@ class Nvml : public Source {
   const char* (*error_string_)(nvmlReturn_t) = nullptr;
   nvmlReturn_t (*memory_v1_)(nvmlDevice_t, nvmlMemory_t*) = nullptr;
   nvmlReturn_t (*memory_v2_)(nvmlDevice_t, nvmlMemory_v2_t*) = nullptr;
+  nvmlReturn_t (*uses_)(nvmlDevice_t, nvmlProcessUtilizationSample_t*, unsigned*,
+                        unsigned long long) = nullptr;
   List compute_, graphics_, mps_;
+  std::vector<unsigned long long> uses_seen_us_;  // by device: the newest sample's time
   std::vector<Info> devices_;
   std::vector<nvmlDevice_t> handles_;
   std::string driver_version_;
@@ -87,6 +92,7 @@ Status Nvml::Open(const std::string& path) {
   if (!Find(memory_v1_, "nvmlDeviceGetMemoryInfo"))
     return Unavailable(path + " is not NVML: nvmlDeviceGetMemoryInfo is missing");
   compute_ = FindList("nvmlDeviceGetComputeRunningProcesses");
+  Find(uses_, "nvmlDeviceGetProcessUtilization");
   graphics_ = FindList("nvmlDeviceGetGraphicsRunningProcesses");
   mps_ = FindList("nvmlDeviceGetMPSComputeRunningProcesses");
   nvmlReturn_t (*driver_version)(char*, unsigned) = nullptr;
@@ -200,6 +206,36 @@ Result<Reading> Nvml::Read(unsigned device) {
   out.lists_processes = ReadProcesses(compute_, handles_[device], out);
   ReadProcesses(graphics_, handles_[device], out);
   ReadProcesses(mps_, handles_[device], out);
+  return out;
+}
+
+std::vector<ProcessUse> Nvml::Uses(unsigned device) {
+  if (uses_ == nullptr || device >= handles_.size()) return {};
+  uses_seen_us_.resize(handles_.size());
+  unsigned long long& seen_us = uses_seen_us_[device];
+  std::vector<nvmlProcessUtilizationSample_t> samples(256);
+  auto n = static_cast<unsigned>(samples.size());
+  nvmlReturn_t r = uses_(handles_[device], samples.data(), &n, seen_us);
+  if (r == NVML_ERROR_INSUFFICIENT_SIZE && n > samples.size() && n < 65536) {
+    samples.resize(n + 64);
+    n = static_cast<unsigned>(samples.size());
+    r = uses_(handles_[device], samples.data(), &n, seen_us);
+  }
+  if (r != NVML_SUCCESS || n > samples.size()) return {};
+  struct Sum {
+    double percent = 0;
+    unsigned count = 0;
+  };
+  std::map<pid_t, Sum> sums;
+  for (unsigned i = 0; i < n; ++i) {
+    seen_us = std::max(seen_us, samples[i].timeStamp);
+    if (samples[i].pid == 0 || samples[i].smUtil > 100) continue;  // unused entries
+    Sum& sum = sums[static_cast<pid_t>(samples[i].pid)];
+    sum.percent += samples[i].smUtil;
+    ++sum.count;
+  }
+  std::vector<ProcessUse> out;
+  for (const auto& [pid, sum] : sums) out.push_back({pid, sum.percent / sum.count});
   return out;
 }
 

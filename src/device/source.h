@@ -40,6 +40,12 @@ struct Reading {
   std::vector<ProcessMemory> processes;
 };
 
+// Part of a device's time that one process's kernels took lately, as the driver saw it.
+struct ProcessUse {
+  pid_t pid = 0;
+  double percent = 0;
+};
+
 class Source {
  public:
   virtual ~Source() = default;
@@ -47,6 +53,9 @@ class Source {
   virtual const std::string& driver_version() const = 0;
   // kUnavailable: the device is lost or the driver gave an error; the message names the call.
   virtual Result<Reading> Read(unsigned device) = 0;
+  // Since the last call for this device; empty when the driver says nothing (new). Not all devices
+  // and drivers tell.
+  virtual std::vector<ProcessUse> Uses(unsigned device) = 0;
 };
 
 }  // namespace divvy::device

@@ -112,6 +112,42 @@ class Shares(MachineTest):
         self.assertFalse(b.policy()["gate"] & SHUT)
 
 
+    def test_recording(self):
+        p = self.probe(self.m.tenant(MIB, name="a", gpus=[0]))
+        p("record", 10, 1, 1)
+        begun = self.m.request("POST", "/v1/tenants/a/recording", {"for_ms": 60000})
+        self.assertEqual(begun["head"], 10)
+        self.until_gate(p, lambda g: g & EACH_OP, "a marker around each operation")
+        p("record", 20, 500, 40)
+        seen = self.m.request("GET", "/v1/tenants/a/recording?since=10")
+        self.assertEqual((seen["head"], seen["lost"], len(seen["records"])), (30, 0, 20))
+        self.assertEqual(seen["records"][0], [500, 40, 7, 0, 0, 1])
+        p("record", 5000, 1, 1)
+        seen = self.m.request("GET", "/v1/tenants/a/recording?since=30")
+        self.assertEqual((seen["head"], seen["lost"]), (5030, 5000 - 4096))
+        self.m.request("DELETE", "/v1/tenants/a/recording")
+        self.until_gate(p, lambda g: g == 0, "the free gate again")
+        self.m.request("POST", "/v1/tenants/a/recording", {"for_ms": 1})  # its recorder went away
+        self.until_gate(p, lambda g: g == 0, "the free gate by itself")
+        refused = self.refused(self.m.request, "POST", "/v1/tenants/a/recording", {"for_ms": 0})
+        self.assertEqual(refused.status, 400)
+        refused = self.refused(self.m.request, "GET", "/v1/tenants/b/recording")
+        self.assertEqual(refused.status, 404)
+
+    def test_gpu_time_that_no_meter_tells(self):
+        thief = self.m.tenant(GIB, name="thief", gpus=[0])
+        self.m.tenant(MIB, name="other", gpus=[0])
+        p = self.with_memory(thief, 0, 0)
+
+        def seen():
+            self.assertEqual(p("spin", 5_000_000, 40), "ok")
+            return [f for f in self.m.show("thief")["findings"] if f["code"] == "gpu_time_unseen"]
+        finding = until(seen, "the finding")[0]
+        self.assertIn("its own markers tell of 0 %", finding["message"])
+        self.assertFalse(self.m.show("other")["findings"])
+        until(lambda: self.m.share("thief")["compute"]["used_ns"] > 1e9, "a debit")
+
+
 class Dilated(MachineTest):
     profile = "h100@x20"
 

@@ -201,6 +201,31 @@ std::string OpenCuda(std::istringstream& in) {
   return r == 0 ? "ok" : "error " + std::to_string(r);
 }
 
+// spin NS COUNT: kernels that no meter hears of; waits for them
+std::string Spin(std::istringstream& in) {
+  unsigned long long ns = 0;
+  int count = 0;
+  in >> ns >> count;
+  static void* spin = nullptr;
+  if (spin == nullptr) {
+    void* module = nullptr;
+    const char* const ptx =
+        ".version 6.0\n.target sm_50\n.address_size 64\n"
+        ".visible .entry spin(.param .u64 ns) { ret; }\n";
+    if (int r = Cuda("cuModuleLoadData", &module, static_cast<const void*>(ptx)); r != 0)
+      return "error " + std::to_string(r);
+    Cuda("cuModuleGetFunction", &spin, module, "spin");
+  }
+  for (int i = 0; i < count; ++i) {
+    void* params[] = {&ns};
+    const int r =
+        Cuda("cuLaunchKernel", spin, 1u, 1u, 1u, 1u, 1u, 1u, 0u, static_cast<void*>(nullptr),
+             static_cast<void**>(params), static_cast<void**>(nullptr));
+    if (r != 0) return "error " + std::to_string(r);
+  }
+  return Cuda("cuCtxSynchronize") == 0 ? "ok" : "error";
+}
+
 std::string Allocate(std::istringstream& in) {
   size_t bytes = 0;
   in >> bytes;
@@ -213,6 +238,24 @@ std::string Free(std::istringstream& in) {
   unsigned long long pointer = 0;
   in >> pointer;
   return Cuda("cuMemFree_v2", pointer) == 0 ? "ok" : "error";
+}
+
+// record COUNT LENGTH GAP: operations as a recorded shim writes them
+std::string Record(std::istringstream& in) {
+  unsigned count = 0, length = 0, gap = 0;
+  in >> count >> length >> gap;
+  for (unsigned i = 0; i < count; ++i) {
+    const uint64_t ticket = g_usage->record_head.fetch_add(1);
+    region::OperationRecord& r = g_usage->record[ticket % region::kMaxRecords];
+    r.length = length;
+    r.gap = gap;
+    r.key = 7;
+    r.device = 0;
+    r.kind = i % 2 == 0 ? 0 : 3;
+    r.synced = i % 10 == 0 ? 1 : 0;
+    r.sequence.store(ticket + 1, std::memory_order_release);
+  }
+  return "ok";
 }
 
 // event BYTES CAUSE COUNT: refusals told as the shim tells them
@@ -324,8 +367,10 @@ std::string Run(const std::string& line) {
   if (verb == "meter") return SetMeter(in);
   if (verb == "ring") return Ring();
   if (verb == "cuda") return OpenCuda(in);
+  if (verb == "spin") return Spin(in);
   if (verb == "alloc") return Allocate(in);
   if (verb == "free") return Free(in);
+  if (verb == "record") return Record(in);
   if (verb == "event") return TellEvents(in);
   if (verb == "scribble") return Scribble(in);
   if (verb == "fork") return Fork();
