@@ -4,12 +4,15 @@ CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup configure product build demo test check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots format clean
+.PHONY: help all setup setup-clang configure product build demo test check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 all: build
+
+setup-clang:
+	@tools/setup.sh clang
 
 setup: ## install missing Debian packages (as root); nothing to do when all are there
 	@tools/setup.sh
@@ -53,13 +56,13 @@ tsan: setup ## ThreadSanitizer build, and its tests
 	cmake --preset tsan && ninja -C build-tsan -j $(JOBS) && \
 	  tools/sanitizer_tests.sh tsan --timeout 300 -j $(JOBS) $(LIGHT)
 
-clang: setup ## clang build with thread-safety analysis, and its tests
+clang: setup-clang ## clang build with thread-safety analysis, and its tests
 	cmake --preset clang && ninja -C build-clang -j $(JOBS) && $(CTEST) --test-dir build-clang $(LIGHT)
 
-tidy: ## clang-tidy over what the last commit changed (tools/tidy.sh --all: everything)
+tidy: setup-clang ## clang-tidy over what the last commit changed (tools/tidy.sh --all: everything)
 	@tools/tidy.sh
 
-fuzz: setup ## libFuzzer targets, FUZZ_SECONDS (30) each
+fuzz: setup-clang ## libFuzzer targets, FUZZ_SECONDS (30) each
 	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS)
 	@for f in build-fuzz/fuzz/*; do if [ -f "$$f" ] && [ -x "$$f" ]; then echo "== $$f"; \
 	  "$$f" -max_total_time=$${FUZZ_SECONDS:-30} || exit 1; fi; done

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Installs what building and testing Divvy needs from Debian 12's own packages. Does nothing when
 # all of it is there; without root it prints the command to run instead.
+#   setup.sh          for demo, test, bench, asan, tsan
+#   setup.sh clang    also the second compiler: clang, fuzz, tidy
 set -eu
 
 packages=(
-  build-essential cmake ninja-build ccache clang clang-format libclang-rt-14-dev python3 python3-venv
+  build-essential cmake ninja-build ccache clang-format python3 python3-venv
   libcli11-dev nlohmann-json3-dev libcpp-httplib-dev libspdlog-dev libfmt-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   strace valgrind util-linux
 )
+
+[ "${1-}" != clang ] || packages+=(clang clang-tidy libclang-rt-14-dev)
 
 missing=()
 for p in "${packages[@]}"; do
