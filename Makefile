@@ -63,9 +63,8 @@ tidy: setup-clang ## clang-tidy over what the last commit changed (tools/tidy.sh
 	@tools/tidy.sh
 
 fuzz: setup-clang ## libFuzzer targets, FUZZ_SECONDS (30) each
-	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS)
-	@for f in build-fuzz/fuzz/*; do if [ -f "$$f" ] && [ -x "$$f" ]; then echo "== $$f"; \
-	  "$$f" -max_total_time=$${FUZZ_SECONDS:-30} || exit 1; fi; done
+	cmake --preset fuzz && ninja -C build-fuzz -j $(JOBS) fuzzers
+	@tools/fuzz.sh
 
 model: build ## the arbiter's random mixes in its discrete-event model
 	@$(CTEST) --timeout 280 --verbose --test-dir build -L model
