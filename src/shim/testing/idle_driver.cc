@@ -7,7 +7,8 @@
 namespace divvy::shim::testing {
 namespace {
 
-uint64_t next_pointer = 0x700000000000;
+uint64_t next_pointer = 0x700000000000, last_freed = 0;
+bool always_fresh = false;
 
 CUresult Init(unsigned) { return CUDA_SUCCESS; }
 CUresult Count(int* count) {
@@ -31,10 +32,18 @@ CUresult Device(CUdevice* device) {
   return CUDA_SUCCESS;
 }
 CUresult Alloc(CUdeviceptr* out, size_t) {
-  *out = next_pointer += 4096;
+  if (last_freed != 0 && !always_fresh) {
+    *out = last_freed;
+    last_freed = 0;
+  } else {
+    *out = next_pointer += 4096;
+  }
   return CUDA_SUCCESS;
 }
-CUresult Free(CUdeviceptr) { return CUDA_SUCCESS; }
+CUresult Free(CUdeviceptr pointer) {
+  last_freed = pointer;
+  return CUDA_SUCCESS;
+}
 CUresult Info(size_t* free, size_t* total) {
   *free = *total = size_t{80} << 30;
   return CUDA_SUCCESS;
@@ -75,6 +84,7 @@ CUresult Query(CUstream) { return CUDA_SUCCESS; }
 }  // namespace
 
 void SetMarkersBehind(unsigned markers) { behind = markers; }
+void SetAlwaysFresh(bool fresh) { always_fresh = fresh; }
 
 void InstallIdleDriver() {
   abi::DriverFns f{};
