@@ -67,7 +67,7 @@ Status Simulate(const std::string& sim, Setup& setup) {
   Result<Tenancy> holder = MakeTenant({.sim = name,
                                        .name = "verify",
                                        .gpus = {std::to_string(kLanes)},
-                                       .mem = Bytes{1 << 20},
+                                       .mem = Bytes{1 << 30},
                                        .command = {"divvy", "verify", "compute"}});
   if (!holder.ok()) return holder.error();
   setup.holder = std::move(*holder);
