@@ -6,6 +6,12 @@ namespace {
 constexpr uint64_t kUses = 0xffff;
 constexpr uint64_t kLongestNs = (uint64_t{1} << 48) - 1;
 constexpr unsigned kAskAgain = 8;  // uses of an unknown key between two attempts to learn it
+
+// Long operations can afford to be timed often, and a wrong figure does them the most harm: one
+// that is thought longer than it is goes alone.
+constexpr uint64_t RelearnAfter(uint64_t ns) {
+  return ns == 0 ? kAskAgain : ns < 100000 ? EstimateTable::kRelearn : ns < 1000000 ? 8 : 1;
+}
 }  // namespace
 
 EstimateTable::Entry* EstimateTable::Find(uint64_t key, bool add) noexcept {
@@ -33,7 +39,7 @@ Estimate EstimateTable::Use(uint64_t key) noexcept {
   const uint64_t ns = value >> 16, uses = value & kUses;
   // Two threads that meet lose one use.
   e.value.store(ns << 16 | ((uses + 1) & kUses), std::memory_order_relaxed);
-  return {ns, uses % (ns == 0 ? kAskAgain : kRelearn) == 0};
+  return {ns, uses % RelearnAfter(ns) == 0};
 }
 
 uint64_t EstimateTable::Get(uint64_t key) noexcept {
@@ -53,7 +59,7 @@ void EstimateTable::Learn(uint64_t key, uint64_t ns) noexcept {
   uint64_t now = ns;
   if (old != 0) {
     const uint64_t up = ns > old ? (ns - old) / 4 : 0;
-    now = ns < old ? (old + ns + 1) / 2 : old + (up < old / 2 ? up : old / 2);
+    now = ns < old / 2 ? ns : ns < old ? (old + ns + 1) / 2 : old + (up < old / 2 ? up : old / 2);
   }
   e->value.store(now << 16 | (value & kUses), std::memory_order_relaxed);
 }

@@ -15,8 +15,8 @@ struct Estimate {
 
 class EstimateTable {
  public:
-  static constexpr unsigned kRows = 512;  // of four: one cache line each
-  static constexpr unsigned kRelearn = 64;
+  static constexpr unsigned kRows = 512;    // of four: one cache line each
+  static constexpr unsigned kRelearn = 64;  // uses of a short operation between two samples
 
   // Counts one use.
   Estimate Use(uint64_t key) noexcept;

@@ -233,7 +233,7 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     const bool lone = word == 0;
     SetMetering(local, !lone);
     bool learn;
-    const uint64_t estimate_ns = EstimateOf(meter, op, &learn);
+    const uint64_t estimate_ns = EstimateOf(meter, op, bound_ns, &learn);
     // What went by uncounted is in flight already.
     const uint64_t earlier_ns = fast * (meter.mean_ns.load(std::memory_order_relaxed) | 1);
     if (earlier_ns != 0) meter.in_flight_ns.fetch_add(earlier_ns, std::memory_order_relaxed);

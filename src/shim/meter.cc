@@ -12,7 +12,7 @@
 namespace divvy::shim {
 namespace {
 
-constexpr uint64_t kUnknownNs = 50000;  // an operation's length until any is known
+constexpr uint64_t kUnknownInFlight = 4;
 constexpr uint64_t kShortCopy = 64 << 10;
 
 EstimateTable* Estimates() noexcept {
@@ -139,12 +139,14 @@ void EnterSlow() noexcept {
   if (g_process.metering.load() != 0) g_process.plain.store(0);
 }
 
-uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, bool* learn) noexcept {
+uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, uint64_t bound_ns,
+                    bool* learn) noexcept {
   uint64_t mean = meter.mean_ns.load(std::memory_order_relaxed);
   EstimateTable* table = Estimates();
   const Estimate known = table != nullptr ? table->Use(op.key) : Estimate{0, false};
   *learn = known.learn;
-  if (known.ns == 0) return mean != 0 ? mean : kUnknownNs;
+  // Until one has ended it may be anything: a few of them are all there is room for.
+  if (known.ns == 0) return bound_ns / kUnknownInFlight + 1;
   mean = mean == 0 ? known.ns : mean - mean / 16 + known.ns / 16;
   meter.mean_ns.store(mean, std::memory_order_relaxed);
   meter.shared->estimate_ns.store(mean, std::memory_order_relaxed);

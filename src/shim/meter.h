@@ -41,8 +41,10 @@ struct Pace {
   bool each_op;  // recording
 };
 
-// The operation's estimated length; `learn`: this one is to be timed.
-uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, bool* learn) noexcept;
+// The operation's estimated length, of unknown ones a part of the bound; `learn`: this one is to be
+// timed.
+uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, uint64_t bound_ns,
+                    bool* learn) noexcept;
 
 // Before the driver's call, admitted: in_flight_ns has `estimate_ns` in it already. `batch`:
 // operations that this one accounts for, itself included; `earlier_ns`: estimate of the others.
