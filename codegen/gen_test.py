@@ -99,10 +99,10 @@ class Generator(unittest.TestCase):
         self.refused("cuda/driver.tsv", "cuMemAlloc_v2", "bytes", "size", "bytes rule")
 
     def test_a_counter_without_total(self):
-        self.refuses("metrics/divvy.tsv", "divvy_tenant_waits_total", "type", "gauge", "_total")
+        self.refused("metrics/divvy.tsv", "divvy_tenant_waits_total", "type", "gauge", "_total")
 
     def test_a_metric_without_its_unit(self):
-        self.refuses("metrics/divvy.tsv", "divvy_device_memory_bytes", "unit", "seconds", "unit")
+        self.refused("metrics/divvy.tsv", "divvy_device_memory_bytes", "unit", "seconds", "unit")
 
     def test_the_same_symbol_twice(self):
         path = self.root / "api/cuda/driver.tsv"

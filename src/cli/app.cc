@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 namespace divvy::cli {
 
@@ -111,6 +112,22 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t& ns,
           },
           help)
       ->type_name("TIME");
+}
+
+CLI::Validator NumberFrom(double least, double most, Kind kind) {
+  const auto check = [=](const std::string& text) -> std::string {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    const bool whole = kind == Kind::kWhole;
+    if (!text.empty() && *end == '\0' && value >= least && value <= most &&
+        (!whole || value == std::floor(value)))
+      return "";
+    char range[80];
+    std::snprintf(range, sizeof range, "a %snumber from %g to %g", whole ? "whole " : "", least,
+                  most);
+    return "'" + text + "' is not " + range;
+  };
+  return CLI::Validator(check, "");
 }
 
 std::vector<std::string>& CommandLine() {

@@ -55,6 +55,10 @@ Result<int64_t> ParseDurationNs(const std::string& text);
 CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t& ns,
                          const std::string& help);
 
+// For ->check(): a number from `least` to `most`; NaN is none.
+enum class Kind { kAny, kWhole };
+CLI::Validator NumberFrom(double least, double most, Kind kind = Kind::kAny);
+
 // What stands after "--" on the command line; main cuts it off before options are parsed.
 std::vector<std::string>& CommandLine();
 

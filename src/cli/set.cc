@@ -69,14 +69,15 @@ void Set(const SetOptions& options) {
 
 void AddSet(CLI::App& app) {
   auto options = std::make_shared<SetOptions>();
-  auto* verb = app.add_subcommand(
-      "set",
-      "change a share while it runs\n\n"
-      "Takes effect at the tenant's next allocation, compute at once (milliseconds). A limit below "
-      "what the tenant holds takes\n"
-      "nothing away: it gets no more until it is below, and `divvy ps` shows it as over.\n\n"
-      "  divvy set web --mem 6GiB\n"
-      "  divvy set web --compute 15 --compute-max 50 --class batch");
+  auto* verb = app.add_subcommand("set",
+                                  "change a share while it runs\n\n"
+                                  "Takes effect at the tenant's next allocation, compute at once "
+                                  "(milliseconds). A limit below\n"
+                                  "what the tenant holds takes nothing away: it gets no more until "
+                                  "it is below, and `divvy ps`\n"
+                                  "shows it as over.\n\n"
+                                  "  divvy set web --mem 6GiB\n"
+                                  "  divvy set web --compute 15 --compute-max 50 --class batch");
   verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")
       ->required()
       ->type_name("");

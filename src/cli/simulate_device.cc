@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -129,20 +128,6 @@ void SimulateDevice(const SimulateDeviceOptions& options) {
   }
 }
 
-std::string CheckSeconds(const std::string& text) {
-  char* end = nullptr;
-  const double seconds = std::strtod(text.c_str(), &end);
-  if (!text.empty() && *end == '\0' && seconds >= 0.01 && seconds <= 3600) return "";  // no NaN
-  return "'" + text + "' is no number of seconds from 0.01 to 3600";
-}
-
-std::string CheckSeeds(const std::string& text) {
-  char* end = nullptr;
-  const long seeds = std::strtol(text.c_str(), &end, 10);
-  if (!text.empty() && *end == '\0' && seeds >= 1 && seeds <= 100) return "";
-  return "'" + text + "' is no whole number from 1 to 100";
-}
-
 }  // namespace
 
 void AddSimulateDevice(CLI::App& simulate) {
@@ -158,11 +143,11 @@ void AddSimulateDevice(CLI::App& simulate) {
       "the file; docs/mixes has examples. The figures are a model's, not a measurement.");
   verb->add_option("--mix", options->file, "the mix file (JSON)")->required()->type_name("FILE");
   verb->add_option("--seeds", options->seeds, "runs, 1 to 100; the median is printed (default 5)")
-      ->check(CheckSeeds)
+      ->check(NumberFrom(1, 100, Kind::kWhole))
       ->type_name("N");
   verb->add_option("--seconds", options->seconds,
                    "simulated seconds, 0.01 to 3600 (default: the file's)")
-      ->check(CheckSeconds)
+      ->check(NumberFrom(0.01, 3600))
       ->type_name("SECONDS");
   verb->add_flag_callback(
       "--no-native", [options] { options->native = false; }, "do not run the mix without Divvy");

@@ -1,5 +1,6 @@
 // divvy verify: whether a share holds, on the device at hand.
 #include <cstdio>
+#include <utility>
 
 #include "src/cli/app.h"
 #include "src/cli/load/paths.h"
@@ -62,11 +63,12 @@ void Memory(VerifyOptions& options) {
   if (!options.gpu.empty()) options.request.gpus = {options.gpu};
   options.request.command = {"divvy", "verify", "memory"};
   const bool text = options.format == Format::kText;
-  if (text)
-    std::printf("%-13s  %-11s  %-11s  %-12s  %-11s\n", "PATH", "GRANTED", "REFUSED AT",
-                "OVER LIMIT", "AGAIN");
+  bool headed = false;
   const std::vector<MemoryRow> rows =
       OrFail(VerifyMemory(options.request, names, [&](const MemoryRow& row) {
+        if (text && !std::exchange(headed, true))
+          std::printf("%-13s  %-11s  %-11s  %-12s  %-11s\n", "PATH", "GRANTED", "REFUSED AT",
+                      "OVER LIMIT", "AGAIN");
         if (text) PrintLine(row);
       }));
   size_t passed = 0;

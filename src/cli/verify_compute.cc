@@ -103,13 +103,13 @@ void AddVerifyCompute(CLI::App& verify) {
       "  divvy verify compute --gpu 0");
   AddSim(*verb, options->verify.sim);
   verb->add_option("--gpu", options->verify.gpu, "index of the real device (default 0)")
-      ->check(CLI::Range(0, 63))
+      ->check(NumberFrom(0, 63, Kind::kWhole))
       ->type_name("I");
   verb->add_option("--case", options->cases, "only cases with one of these in their names")
       ->type_name("TEXT,...");
   verb->add_flag("--list", options->list, "name the cases");
   verb->add_option("--seconds", options->verify.seconds, "measured, of each run")
-      ->check(CLI::Range(0.5, 600.0))
+      ->check(NumberFrom(0.5, 600))
       ->type_name("S");
   AddFormat(*verb, options->format);
   verb->footer("Exit status: 0 all figures are within their budgets, 1 one is not.");

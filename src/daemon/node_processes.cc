@@ -148,6 +148,7 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
     return;
   }
   Process& process = **attached;
+  tenant->segments->policy().heartbeat_ns.store(MonotonicNs(), std::memory_order_relaxed);
   process.connections.push_back(connection_id);
   process.ns_pid = hello.ns_pid;
   connection.slot = process.slot;

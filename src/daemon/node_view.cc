@@ -241,6 +241,7 @@ void Node::Tick() {
   const std::lock_guard lock(mutex_);
   const uint64_t now = MonotonicNs();
   for (auto& [id, tenant] : tenants_) {
+    if (tenant.processes.empty()) continue;  // nobody looks; a Hello finds a fresh heartbeat
     region::Policy& policy = tenant.segments->policy();
     policy.heartbeat_ns.store(now, std::memory_order_relaxed);
     policy.heartbeat_word.fetch_add(1, std::memory_order_relaxed);

@@ -12,23 +12,28 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
   CLI::App app{"Holds the tenants of one machine's GPUs to their shares.", "divvyd"};
   app.set_version_flag("--version", std::string("divvyd ") + kVersion);
   app.add_option("--sim", out.sim_profile,
-                 "a simulated machine instead of the real one, e.g. h100x4");
+                 "a simulated machine instead of the real one, e.g. h100x4")
+      ->type_name("PROFILE");
   app.add_option("--runtime-dir", out.runtime_dir,
-                 "where sockets and state lie (DIVVY_RUNTIME_DIR)");
+                 "where sockets and state lie (DIVVY_RUNTIME_DIR)")
+      ->type_name("DIR");
   app.add_flag("--private", out.private_daemon, "end 2 s after the last tenant has");
   app.add_flag("--foreground", out.foreground, "log to stderr instead of divvyd.log");
   app.add_flag("--overcommit", out.node.overcommit, "promise more memory than there is");
-  app.add_option("--ready-fd", out.ready_fd, "write 'ready' or an error line here, once");
+  app.add_option("--ready-fd", out.ready_fd, "write 'ready' or an error line here, once")
+      ->type_name("FD");
   std::string compat;
-  app.add_option("--metrics-compat", compat, "export metrics under another product's names, too")
-      ->check(CLI::IsMember({"hami"}));
+  app.add_option("--metrics-compat", compat,
+                 "export metrics under another product's names, too: hami")
+      ->check(CLI::IsMember({"hami"}).description(""))
+      ->type_name("PRODUCT");
   std::string audit = "warn", on_fault = "open";
   app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
-      ->check(CLI::IsMember({"warn", "gate", "kill"}))
-      ->type_name("");
+      ->check(CLI::IsMember({"warn", "gate", "kill"}).description(""))
+      ->type_name("ACTION");
   app.add_option("--on-fault", on_fault, "gates of tenants whose daemon died: open, deny (open)")
-      ->check(CLI::IsMember({"open", "deny"}))
-      ->type_name("");
+      ->check(CLI::IsMember({"open", "deny"}).description(""))
+      ->type_name("ACTION");
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

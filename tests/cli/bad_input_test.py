@@ -104,6 +104,8 @@ class BadInput(harness.DivvyTest):
             self.refused([*simulate, f"--seconds={bad}"], 2, "--seconds", "3600")
         for bad in ("nan", "0", "101", "1.5"):
             self.refused([*simulate, f"--seeds={bad}"], 2, "--seeds", "100")
+        for bad in ("nan", "0", "inf"):
+            self.refused(["verify", "compute", "--sim", "h100", f"--seconds={bad}"], 2, "--seconds")
         self.refused(["simulate", "device", "--mix", "/no/mix.json"], 2, "/no/mix.json")
         self.refused(["simulate", "device", "--mix", "/etc/passwd"], 2, "/etc/passwd")
 

@@ -71,6 +71,19 @@ class Delivery(harness.DivvyTest):
         self.assertEqual(done.stdout.strip(), "me", done.stderr)
 
     @unittest.skipUnless(harness.can_isolate(), "needs root and mount namespaces")
+    def test_a_daemon_that_starts_again_stays_hidden(self):
+        # The real machine's socket lies in the runtime folder itself; a new daemon makes it anew.
+        socket = os.path.join(self.dir, "divvyd.sock")
+        with open(socket, "w", encoding="utf-8"):
+            pass
+        p = self.start(*self.run_args(), "sh", "-c", f"echo up; read x; ls -A {self.dir}")
+        self.line(p)
+        os.rename(socket, socket + ".old")
+        with open(socket, "w", encoding="utf-8"):
+            pass
+        self.assertEqual(self.finish(p, "\n"), "")
+
+    @unittest.skipUnless(harness.can_isolate(), "needs root and mount namespaces")
     def test_the_machine_stays_as_it_is(self):
         def mounts():
             with open("/proc/self/mounts", encoding="utf-8") as f:

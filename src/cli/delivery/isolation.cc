@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -120,12 +121,27 @@ Status DeliverSimulator(const Held& machine) {
   return BuildCache();
 }
 
+// Whether a runtime directory has nothing in it but what daemons and divvy put there.
+bool IsOursAlone(const std::string& runtime_dir) {
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(runtime_dir, ec)) {
+    const std::string name = entry.path().filename();
+    if (name != "tenants" && name != "sim" && name != "start.lock" && name != ".new" &&
+        name.rfind("divvyd.", 0) != 0 && name.rfind("state.json", 0) != 0)
+      return false;
+  }
+  return !ec;
+}
+
 // Hides other tenants and the daemon where the runtime directory is not /run/divvy, which the tmpfs
 // hides already.
 Status HideRuntime(const std::string& runtime_dir) {
   if (runtime_dir == kRoot || runtime_dir.rfind(std::string(kRoot) + "/", 0) == 0) return {};
   const std::string nothing = std::string(kRoot) + "/nothing";
   if (const Status s = MakeDir(nothing); !s.ok()) return s;
+  // As a whole, for a daemon that starts again makes its socket anew, and what is bound over a file
+  // goes with the file. In parts only where the folder is also somebody else's.
+  if (IsOursAlone(runtime_dir)) return Bind(nothing, runtime_dir);
   for (const char* part : {"/tenants", "/sim"}) {
     const std::string dir = runtime_dir + part;
     if (::access(dir.c_str(), F_OK) != 0) continue;
