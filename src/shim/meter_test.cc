@@ -180,6 +180,23 @@ TEST_F(MeterTest, AnUnknownOperationIsTimed) {
   EXPECT_EQ(meter().in_flight_ns, 0u);
 }
 
+TEST_F(MeterTest, UnknownOperationsDoNotRunAhead) {
+  std::thread runs([&] {
+    for (int i = 0; i < 20; ++i) ASSERT_EQ(Launch(StreamAt(0), 30000 * kUs), CUDA_SUCCESS);
+  });
+  Until([&] { return meter().waiters == 1; });
+  EXPECT_LE(gpu.Launched(), 4u);
+  gpu.Run(StreamAt(0));
+  Until([&] { return g_process.estimates.load()->Get(KeyOf(30000 * kUs)) != 0; });
+  // Known now: one at a time.
+  while (gpu.Kernels(StreamAt(0)) != 0) gpu.Run(StreamAt(0));
+  Until([&] { return gpu.Kernels(StreamAt(0)) == 1 && meter().waiters == 1; });
+  EXPECT_EQ(gpu.Kernels(StreamAt(0)), 1u);
+  gpu.Free(true);
+  gpu.RunAll();
+  runs.join();
+}
+
 TEST_F(MeterTest, MarkersAreSpacedByEstimatedWork) {
   Learn(50 * kUs);
   for (int i = 0; i < 20; ++i) ASSERT_EQ(Launch(StreamAt(0), 50 * kUs), CUDA_SUCCESS);
@@ -350,10 +367,11 @@ TEST_F(MeterTest, ADestroyedContextsWorkIsOver) {
 
 TEST_F(MeterTest, MoreStreamsThanLanes) {
   Gate(region::kGateMetered, 1000000, 250);
+  Learn(10 * kUs, StreamAt(0));
   for (int round = 0; round < 3; ++round)
     for (unsigned s = 0; s < 90; ++s) ASSERT_EQ(Launch(StreamAt(s), 10 * kUs), CUDA_SUCCESS);
   EXPECT_EQ(meter().lanes, region::kLanes);
-  EXPECT_EQ(Read().issued, 270u);
+  EXPECT_EQ(Read().issued, 271u);
   // The streams of the last lane run in any order: its counts never go back.
   uint64_t done = 0;
   for (unsigned s = 90; s-- > 0;) {
@@ -372,6 +390,7 @@ TEST_F(MeterTest, MoreStreamsThanLanes) {
 // --- captures ---
 
 TEST_F(MeterTest, ACapturedStreamIsLeftAlone) {
+  Learn(10 * kUs, StreamAt(1));
   for (const auto mode : {CU_STREAM_CAPTURE_MODE_GLOBAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
                           CU_STREAM_CAPTURE_MODE_RELAXED}) {
     ASSERT_EQ(hook_cuStreamBeginCapture_v2(StreamAt(0), mode), CUDA_SUCCESS);

@@ -27,6 +27,7 @@ CUresult Ended(CUresult r) noexcept {
       ended && open > 0 &&
       !g_process.open_captures.compare_exchange_weak(open, open - 1, std::memory_order_relaxed)) {
   }
+  if (ended && Metering()) MeterBeforeWait(nullptr);  // what had to go unmarked beside it
   return r;
 }
 
