@@ -4,7 +4,7 @@ CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup setup-clang configure product build demo test check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots format clean
+.PHONY: help all setup setup-clang configure product build demo test check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -44,6 +44,12 @@ bench: build ## benchmarks; ratios from one run
 
 bench-placement: build ## placement: conformance, goals, scaling (about 10 minutes; needs the trace)
 	@tools/bench_placement.py
+
+gpu-check: product ## measures Divvy on this machine's GPU (8 minutes); writes docs/measurements/
+	python3 tools/gpu_check.py
+
+gpu-bundle: product ## what gpu-check needs, in build/gpu-bundle, to copy to a machine with a GPU
+	tools/gpu_bundle.sh
 
 gen: ## write src/*/generated and docs from api/
 	@tools/gen.sh

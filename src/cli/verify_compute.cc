@@ -88,9 +88,30 @@ void Verify(Options& options) {
   if (within != with_budget) Exit(kFailed);
 }
 
+void AddVerifyHardware(CLI::App& verify) {
+  auto options = std::make_shared<VerifyComputeOptions>();
+  auto* verb = verify.add_subcommand(
+      "hardware",
+      "measure what compute shares stand on\n\n"
+      "The device's time slice, the cost of a switch, whether it switches at once when a queue "
+      "runs\ndry, what a marker and the gate cost, how fast pinned copies are. Figures in JSON; "
+      "the device\nshould have nothing else to do.\n\n"
+      "  divvy verify hardware --gpu 0");
+  AddSim(*verb, options->sim);
+  verb->add_option("--gpu", options->gpu, "index of the real device (default 0)")
+      ->check(CLI::Range(0, 63))
+      ->type_name("I");
+  verb->add_option("--seconds", options->seconds, "of each measurement (default 1.5)")
+      ->check(CLI::Range(0.2, 60.0))
+      ->type_name("S");
+  verb->callback(
+      [options] { std::printf("%s\n", OrFail(VerifyHardware(*options)).dump(2).c_str()); });
+}
+
 }  // namespace
 
 void AddVerifyCompute(CLI::App& verify) {
+  AddVerifyHardware(verify);
   auto options = std::make_shared<Options>();
   auto* verb = verify.add_subcommand(
       "compute",

@@ -16,6 +16,7 @@
 #include "src/cli/load/paths.h"
 #include "src/cli/load/probe.h"
 #include "src/cli/load/work.h"
+#include "src/cli/load/write_value.h"
 #include "src/cli/table.h"
 #include "src/cli/verbs.h"
 
@@ -34,6 +35,7 @@ struct LoadOptions {
   WorkOptions work;
   Format format = Format::kText;
   bool export_ipc = false;
+  bool write_value = false;
   bool probe = false;
   ProbeOptions probe_options;
 };
@@ -118,6 +120,12 @@ Status DoLoad(const LoadOptions& options, json& out) {
   const auto driver = Driver::Open(options.device);
   if (!driver.ok()) return driver.error();
   if (options.export_ipc) return ExportIpc(*driver);
+  if (options.write_value) {
+    auto measured = MeasureWriteValue(*driver);
+    if (!measured.ok()) return measured.error();
+    out["write_value"] = std::move(*measured);
+    return {};
+  }
   const std::unique_ptr<MemoryPath> path = (*info)->make(*driver);
   if (options.probe) return Probe(*driver, *path, options.probe_options);
   const auto name = driver->DeviceName();
@@ -150,7 +158,7 @@ Status DoLoad(const LoadOptions& options, json& out) {
 }
 
 void Load(const LoadOptions& options) {
-  const bool service = options.export_ipc || options.probe;
+  const bool service = options.export_ipc || options.probe || options.write_value;
   if (!service && options.alloc.n == 0 && !options.work.Any())
     Fail(
         Invalid("say what to do, e.g. `divvy load --alloc 1GiB` or `divvy load --kernel 3ms "
@@ -177,6 +185,7 @@ void Load(const LoadOptions& options) {
     std::printf("%s\n", out.dump(2).c_str());
   }
   if (!done.ok()) Fail(done.error());
+  if (options.write_value) std::printf("%s\n", out.dump(2).c_str());
   if (service) return;
   if (options.format == Format::kJson)  // one line after lines
     std::printf("%s\n", out.dump(options.work.every_ns > 0 ? -1 : 2).c_str());
@@ -241,6 +250,7 @@ void AddLoad(CLI::App& app) {
   AddFormat(*verb, options->format);
   verb->add_flag("--export-ipc", options->export_ipc)->group("");
   verb->add_flag("--probe", options->probe)->group("");
+  verb->add_flag("--write-value", options->write_value)->group("");
   AddSize(*verb, "--probe-cap", options->probe_options.cap, "")->group("");
   verb->footer(PathHelp());
   verb->callback([options] { Load(*options); });

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <optional>
 
 #include "src/base/paths.h"
 #include "src/cli/tenancy.h"
+#include "src/cli/verify/hardware.h"
 #include "src/cli/verify/mix_run.h"
 
 namespace divvy::cli {
@@ -266,6 +268,31 @@ Result<ComputeReport> VerifyCompute(
     report.rows.insert(report.rows.end(), rows->begin(), rows->end());
   }
   return report;
+}
+
+Result<json> VerifyHardware(const VerifyComputeOptions& options) {
+  Setup setup;
+  if (const Status s = Prepare(options, setup); !s.ok()) return s.error();
+  Result<json> out =
+      MeasureHardware(setup.machine, setup.devices[0], options.seconds > 0 ? options.seconds : 1.5);
+  if (!out.ok()) return out;
+  std::string command = "'" + paths::BinDir() + "/divvy' load --write-value --device " +
+                        std::to_string(setup.devices[0]);
+  if (!setup.machine.sim.empty())
+    command = "LD_LIBRARY_PATH='" + paths::SimLibDir() + "' DIVVY_SIM_DIR='" +
+              setup.machine.sim_dir + "' " + command;
+  std::string text;
+  if (FILE* from = ::popen(command.c_str(), "r")) {
+    char buffer[4096];
+    while (const size_t n = std::fread(buffer, 1, sizeof buffer, from)) text.append(buffer, n);
+    ::pclose(from);
+  }
+  const json said = json::parse(text, nullptr, false);
+  (*out)["write_value"] = said.is_object() ? said.value("write_value", json()) : json();
+  (*out)["machine"] = setup.machine.sim.empty() ? "real" : "sim/" + setup.machine.sim;
+  (*out)["simulated"] = !setup.machine.sim.empty();
+  (*out)["dilation"] = setup.machine.dilation;
+  return out;
 }
 
 json ToJson(const ComputeRow& row) {

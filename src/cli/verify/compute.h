@@ -46,6 +46,9 @@ Result<ComputeReport> VerifyCompute(
     const VerifyComputeOptions& options,
     const std::function<void(const std::vector<ComputeRow>&)>& done);
 
+// What the algorithm stands on, on the same machine (hardware.h).
+Result<nlohmann::json> VerifyHardware(const VerifyComputeOptions& options);
+
 nlohmann::json ToJson(const ComputeReport& report);
 nlohmann::json ToJson(const ComputeRow& row);
 

@@ -24,9 +24,7 @@ CaseTenant Graphs(std::string name, double percent, double us) {
   return {.name = std::move(name), .percent = percent, .graph_us = us};
 }
 CaseTenant Training(std::string name) {
-  CaseTenant t = Requests(std::move(name), 50, 150, 60, 600);
-  t.copy_mib = 1;
-  return t;
+  return Requests(std::move(name), 50, 150, 60, 600);
 }
 CaseTenant On(CaseTenant t, std::vector<unsigned> devices, const char* several = "") {
   t.devices = std::move(devices);

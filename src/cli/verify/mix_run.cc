@@ -150,7 +150,12 @@ class Worker {
       if (!line.is_object()) continue;
       if (line.contains("work")) {
         const json& latency = line["work"]["latency_us"];
-        if (latency.is_object()) out.latency_p99_us = latency.value("p99", 0.0);
+        if (latency.is_object()) {
+          out.latency_p50_us = latency.value("p50", 0.0);
+          out.latency_p99_us = latency.value("p99", 0.0);
+        }
+        const double elapsed = line["work"].value("elapsed_s", 0.0);
+        if (elapsed > 0) out.copied_gbps = line["work"].value("copied_bytes", 0.0) / 1e9 / elapsed;
         continue;
       }
       const double time = line.value("now_ns", 0.0) / 1e9, done = line.value("done", 0.0);

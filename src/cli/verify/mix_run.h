@@ -27,7 +27,9 @@ struct MixPlan {
 
 // Of one tenant, in the measured stretch. GPU time is that of the kernels it finished.
 struct MixResult {
-  double gpu_percent = 0;     // of each of its devices
+  double gpu_percent = 0;  // of each of its devices
+  double latency_p50_us = 0;
+  double copied_gbps = 0;
   double latency_p99_us = 0;  // of requests, over its whole life; 0 = none finished
 };
 
