@@ -23,9 +23,7 @@ CaseTenant CpuBound(double percent) { return Requests("light", percent, 50, 3, 3
 CaseTenant Graphs(std::string name, double percent, double us) {
   return {.name = std::move(name), .percent = percent, .graph_us = us};
 }
-CaseTenant Training(std::string name) {
-  return Requests(std::move(name), 50, 150, 60, 600);
-}
+CaseTenant Training(std::string name) { return Requests(std::move(name), 50, 150, 60, 600); }
 CaseTenant On(CaseTenant t, std::vector<unsigned> devices, const char* several = "") {
   t.devices = std::move(devices);
   t.several = several;

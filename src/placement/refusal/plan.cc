@@ -49,8 +49,7 @@ TenantId CarryOut(Engine& engine, const Request& request, const Plan& plan) {
 namespace {
 // Plans and carries out; positions by size, largest first.
 std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Request>& requests,
-                                         const PlanOptions& options,
-                                         std::vector<TenantId>* placed,
+                                         const PlanOptions& options, std::vector<TenantId>* placed,
                                          std::vector<Plan>* done) {
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), 0);
