@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "src/cli/app.h"
@@ -108,6 +109,15 @@ Inventory Load(const Options& o) {
   }
   if (const Status s = placement::CheckInventory(inventory); !s) {
     Fail(Invalid(Locate(o.nodes) + ": " + s.error().message));
+  }
+  std::set<std::string_view> nodes;
+  for (const auto& n : inventory.nodes) nodes.insert(n.name);
+  const auto gone = std::count_if(inventory.pods.begin(), inventory.pods.end(), [&](const auto& p) {
+    return !p.node.empty() && !nodes.contains(p.node);
+  });
+  if (gone > 0) {
+    inventory.warnings.push_back(Locate(o.pods) + ": " + std::to_string(gone) +
+                                 " pods run on nodes that the node list lacks: left out");
   }
   for (const std::string& warning : inventory.warnings) {
     std::fprintf(stderr, "divvy: warning: %s\n", warning.c_str());
