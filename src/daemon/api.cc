@@ -11,13 +11,16 @@
 
 #include "src/daemon/metrics.h"
 #include "src/daemon/socket.h"
+#include "src/daemon/watch.h"
+#include "src/daemon/watch_frame.h"
+#include "src/daemon/web_assets.h"
+#include "src/daemon/web_guard.h"
+#include "src/daemon/web_server.h"
 
 namespace divvy::daemon {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kWorkers = 16;  // a client that keeps its connection holds one for 2 s
-constexpr size_t kLargestBody = 64 << 10;
 
 std::string HostName() {
   char name[HOST_NAME_MAX + 1] = {};
@@ -32,8 +35,8 @@ void Answer(httplib::Response& response, int status, const Json& body) {
 }
 
 void Answer(httplib::Response& response, const Error& error) {
-  Answer(response, HttpStatus(error.code),
-         {{"error", {{"code", ErrorWord(error.code)}, {"message", error.message}}}});
+  response.status = HttpStatus(error.code);
+  response.set_content(ErrorBody(error), "application/json");
 }
 
 void Answer(httplib::Response& response, const Result<Json>& result, int status = 200) {
@@ -44,58 +47,83 @@ void Answer(httplib::Response& response, const Result<Json>& result, int status 
   }
 }
 
-class Server : public Api, private httplib::Server {
+class Served : public Api {
  public:
-  Server(const ApiOptions& options, Node& node, Events& events, std::function<void()> shutdown)
-      : options_(options), node_(node), events_(events), shutdown_(std::move(shutdown)) {
-    new_task_queue = [] { return new httplib::ThreadPool(kWorkers); };
-    set_payload_max_length(kLargestBody);
-    set_read_timeout(5);
-    set_write_timeout(5);
-    set_keep_alive_timeout(2);
-    set_tcp_nodelay(false);
-    Routes();
+  Served(const ApiOptions& options, Node& node, Events& events, const UseHistory& history,
+         std::function<void()> shutdown)
+      : options_(options),
+        node_(node),
+        events_(events),
+        history_(history),
+        shutdown_(std::move(shutdown)),
+        watch_([&node] { return node.CollectFigures(); }, events) {}
+  ~Served() override {
+    servers_.clear();  // no request from here on
+    events_.OnAdd(nullptr);
   }
-  ~Server() override {
-    stop();
-    if (thread_.joinable()) thread_.join();
+  Status Watch() {
+    events_.OnAdd([this] { watch_.Wake(); });
+    return watch_.Start();
   }
-  void Serve(UniqueFd listener) {
-    ::fcntl(listener.get(), F_SETFL, 0);  // its accept blocks
-    svr_sock_ = listener.release();
-    thread_ = std::thread([this] { listen_after_bind(); });
-    while (!is_running()) std::this_thread::yield();  // or a stop() right away would be lost
+  Status Serve(UniqueFd listener, const std::string& token) {
+    servers_.push_back(std::make_unique<WebServer>(token));
+    Routes(*servers_.back());
+    return servers_.back()->Serve(std::move(listener));
   }
+  Status ServeTcp();
 
  private:
-  void Routes();
+  void Routes(WebServer& server);
   void Metrics(const httplib::Request& in, httplib::Response& out);
+  void StartWatch(const httplib::Request& in, httplib::Response& out);
+  void ListEvents(const httplib::Request& in, httplib::Response& out);
+
   const ApiOptions options_;
+  std::string tcp_;  // the address that is listened on; "" = none
   Node& node_;
   Events& events_;
+  const UseHistory& history_;
   std::function<void()> shutdown_;
-  std::thread thread_;
+  daemon::Watch watch_;
+  std::vector<std::unique_ptr<WebServer>> servers_;
 };
 
-void Server::Routes() {
+void Served::Routes(WebServer& server) {
   using httplib::Request;
   using httplib::Response;
-  Get("/v1/status",
-      [this](const Request&, Response& out) { Answer(out, 200, node_.StatusJson()); });
-  Get("/v1/devices",
-      [this](const Request&, Response& out) { Answer(out, 200, node_.DevicesJson()); });
-  Get("/v1/tenants", [this](const Request&, Response& out) { Answer(out, node_.TenantsJson("")); });
-  Get("/v1/tenants/([^/]+)",
-      [this](const Request& in, Response& out) { Answer(out, node_.TenantsJson(in.matches[1])); });
-  Post("/v1/tenants", [this](const Request& in, Response& out) {
+  server.set_keep_alive_max_count(1000);
+  for (const WebAsset& asset : WebAssets())
+    server.Get(asset.path, [&asset](const Request&, Response& out) {
+      // Nothing from elsewhere runs in the page, and no other page holds it in a frame.
+      out.set_header("Content-Security-Policy",
+                     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+                     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'");
+      out.set_header("X-Content-Type-Options", "nosniff");
+      out.set_header("Referrer-Policy", "no-referrer");
+      out.set_header("Cache-Control", "no-cache");
+      out.set_content(asset.body.data(), asset.body.size(), asset.type);
+    });
+  server.Get("/v1/status", [this](const Request&, Response& out) {
+    Json status = node_.StatusJson();
+    status["tcp"] = tcp_;
+    Answer(out, 200, status);
+  });
+  server.Get("/v1/devices",
+             [this](const Request&, Response& out) { Answer(out, 200, node_.DevicesJson()); });
+  server.Get("/v1/tenants",
+             [this](const Request&, Response& out) { Answer(out, node_.TenantsJson("")); });
+  server.Get("/v1/tenants/([^/]+)", [this](const Request& in, Response& out) {
+    Answer(out, node_.TenantsJson(in.matches[1]));
+  });
+  server.Post("/v1/tenants", [this](const Request& in, Response& out) {
     const Result<TenantRequest> request = ParseTenantRequest(in.body);
     Answer(out, request.ok() ? node_.CreateTenant(*request) : request.error(), 201);
   });
-  Patch("/v1/tenants/([^/]+)", [this](const Request& in, Response& out) {
+  server.Patch("/v1/tenants/([^/]+)", [this](const Request& in, Response& out) {
     const Result<TenantPatch> patch = ParseTenantPatch(in.body);
     Answer(out, patch.ok() ? node_.PatchTenant(in.matches[1], *patch) : patch.error());
   });
-  Delete("/v1/tenants/([^/]+)", [this](const Request& in, Response& out) {
+  server.Delete("/v1/tenants/([^/]+)", [this](const Request& in, Response& out) {
     const Status s = node_.DeleteTenant(in.matches[1], in.get_param_value("force") == "1");
     if (s.ok()) {
       Answer(out, 200, Json::object());
@@ -103,17 +131,17 @@ void Server::Routes() {
       Answer(out, s.error());
     }
   });
-  Post("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
+  server.Post("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
     const Result<uint64_t> for_ms = ParseRecording(in.body);
     Answer(out, for_ms.ok() ? node_.StartRecording(in.matches[1], *for_ms) : for_ms.error());
   });
-  Get("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
+  server.Get("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
     const std::string text = in.get_param_value("since");
     uint64_t since = 0;
     std::from_chars(text.data(), text.data() + text.size(), since);
     Answer(out, node_.Records(in.matches[1], since));
   });
-  Delete("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
+  server.Delete("/v1/tenants/([^/]+)/recording", [this](const Request& in, Response& out) {
     const Status s = node_.StopRecording(in.matches[1]);
     if (s.ok()) {
       Answer(out, 200, Json::object());
@@ -121,34 +149,17 @@ void Server::Routes() {
       Answer(out, s.error());
     }
   });
-  Get("/v1/events", [this](const Request& in, Response& out) {
-    const std::string text = in.get_param_value("since");
-    uint64_t since = 0;
-    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), since);
-    if (!text.empty() && (failed != std::errc() || end != text.data() + text.size())) {
-      Answer(out, Invalid("since must be the number of an event"));
-      return;
-    }
-    Json list = Json::array();
-    for (const Event& e : events_.Since(since))
-      list.push_back({{"seq", e.sequence},
-                      {"time", e.time},
-                      {"tenant", e.tenant},
-                      {"pid", e.pid},
-                      {"device", e.device},
-                      {"cause", e.cause},
-                      {"bytes", e.bytes},
-                      {"limit_bytes", e.limit_bytes},
-                      {"symbol", e.symbol},
-                      {"message", e.message}});
-    Answer(out, 200, {{"events", list}});
+  server.Get("/v1/events", [this](const Request& in, Response& out) { ListEvents(in, out); });
+  server.Get("/v1/watch", [this](const Request& in, Response& out) { StartWatch(in, out); });
+  server.Get("/v1/history", [this](const Request& in, Response& out) {
+    Answer(out, history_.ToJson(in.get_param_value("span")));
   });
-  Get("/metrics", [this](const Request& in, Response& out) { Metrics(in, out); });
-  Post("/v1/shutdown", [this](const Request&, Response& out) {
+  server.Get("/metrics", [this](const Request& in, Response& out) { Metrics(in, out); });
+  server.Post("/v1/shutdown", [this](const Request&, Response& out) {
     Answer(out, 200, Json::object());
     shutdown_();
   });
-  set_error_handler([](const Request& in, Response& out) {
+  server.set_error_handler([](const Request& in, Response& out) {
     if (!out.body.empty()) return;
     if (out.status == 404)
       Answer(out, NotFound("there is no " + in.method + " " + in.path.substr(0, 100)));
@@ -156,12 +167,62 @@ void Server::Routes() {
       Answer(out, out.status,
              {{"error", {{"code", "invalid"}, {"message", "not a request of this API"}}}});
   });
-  set_exception_handler([](const Request&, Response& out, std::exception_ptr) {
+  server.set_exception_handler([](const Request&, Response& out, std::exception_ptr) {
     Answer(out, Internal("a fault of divvyd's own; see its log"));
   });
 }
 
-void Server::Metrics(const httplib::Request& in, httplib::Response& out) {
+void Served::ListEvents(const httplib::Request& in, httplib::Response& out) {
+  const std::string text = in.get_param_value("since");
+  uint64_t since = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), since);
+  if (!text.empty() && (failed != std::errc() || end != text.data() + text.size())) {
+    Answer(out, Invalid("since must be the number of an event"));
+    return;
+  }
+  Json list = Json::array();
+  for (const Event& e : events_.Since(since)) list.push_back(EventJson(e));
+  Answer(out, 200, {{"events", list}});
+}
+
+void Served::StartWatch(const httplib::Request& in, httplib::Response& out) {
+  const std::string last = in.get_header_value("Last-Event-ID");  // of one who comes again
+  const Result<WatchTerms> terms = ParseWatchTerms(
+      in.get_param_value("interval_ms"), last.empty() ? in.get_param_value("since") : last);
+  if (!terms.ok()) {
+    Answer(out, terms.error());
+    return;
+  }
+  if (!watch_.Reserve()) {
+    Answer(out, Unavailable("there are " + std::to_string(Watch::kMostWatchers) +
+                            " watchers already; try again later, or ask for /v1/tenants"));
+    return;
+  }
+  // The answer is its head; the rest is written by the watch's own thread.
+  out.set_header("Cache-Control", "no-store");
+  out.set_header("Connection", "close");
+  out.set_content_provider("text/event-stream", [](size_t, httplib::DataSink& sink) {
+    sink.done();
+    return true;
+  });
+  WebServer::TakeConnection([this, terms = *terms](UniqueFd connection) {
+    if (connection.valid())
+      watch_.Add(std::move(connection), terms);
+    else
+      watch_.Release();
+  });
+}
+
+Status Served::ServeTcp() {
+  Result<std::string> token = ReadToken(options_.token_file);
+  if (!token.ok()) return token.error();
+  Result<UniqueFd> listener = ListenTcp(options_.tcp);
+  if (!listener.ok()) return listener.error();
+  tcp_ = BoundAddress(listener->get());
+  return Serve(std::move(*listener), *token);
+}
+
+void Served::Metrics(const httplib::Request& in, httplib::Response& out) {
   std::vector<std::string> only;
   for (const auto& [name, value] : in.params)
     if (name == "name[]") only.push_back(value);
@@ -170,7 +231,10 @@ void Server::Metrics(const httplib::Request& in, httplib::Response& out) {
     return;
   }
   const Figures figures = node_.CollectFigures();
-  std::string text = MetricsText(figures, ReadSelf(), only);
+  SelfFigures self = ReadSelf();
+  self.watchers = watch_.watchers();
+  self.watchers_dropped = watch_.dropped();
+  std::string text = MetricsText(figures, self, only);
   if (options_.hami_metrics) text += HamiMetricsText(figures, HostName(), only);
   out.set_content(std::move(text), "text/plain; version=0.0.4; charset=utf-8");
 }
@@ -223,13 +287,22 @@ const char* ErrorWord(ErrorCode code) {
   return "internal";
 }
 
+std::string ErrorBody(const Error& error) {
+  const Json body = {{"error", {{"code", ErrorWord(error.code)}, {"message", error.message}}}};
+  return body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 Result<std::unique_ptr<Api>> Api::Start(const ApiOptions& options, Node& node, Events& events,
-                                        std::function<void()> shutdown) {
+                                        const UseHistory& history, std::function<void()> shutdown) {
+  auto api = std::make_unique<Served>(options, node, events, history, std::move(shutdown));
+  if (Status s = api->Watch(); !s.ok()) return s.error();
+  if (!options.tcp.empty())
+    if (Status s = api->ServeTcp(); !s.ok()) return s.error();
+  // The socket last: who sees it finds everything there.
   Result<UniqueFd> listener = ListenUnix(options.socket_path, SOCK_STREAM, 0600);
   if (!listener.ok()) return listener.error();
-  auto server = std::make_unique<Server>(options, node, events, std::move(shutdown));
-  server->Serve(std::move(*listener));
-  return std::unique_ptr<Api>(std::move(server));
+  if (Status s = api->Serve(std::move(*listener), ""); !s.ok()) return s.error();
+  return std::unique_ptr<Api>(std::move(api));
 }
 
 }  // namespace divvy::daemon

@@ -1,7 +1,8 @@
-// The HTTP+JSON API on a Unix socket (docs/api.md): routes in, node calls out. Only who may write
-// to the socket file (the daemon's user, root) gets in: the kernel checks.
+// The HTTP+JSON API (docs/api.md), the metrics and the dashboard's files: routes in, node calls
+// out. On the Unix socket only who may write to its file (the daemon's user, root) gets in: the
+// kernel checks. On TCP, where it was asked for, who has the token.
 //
-// Threads: a few workers of its own; handlers are stateless.
+// Threads: a few workers per listener and one for those who watch; handlers are stateless.
 #pragma once
 
 #include <functional>
@@ -10,12 +11,15 @@
 
 #include "src/base/result.h"
 #include "src/daemon/events.h"
+#include "src/daemon/history.h"
 #include "src/daemon/node.h"
 
 namespace divvy::daemon {
 
 struct ApiOptions {
   std::string socket_path;
+  std::string tcp;            // ADDRESS:PORT to listen on, too; "" = none
+  std::string token_file;     // whose first line everyone on TCP must know
   bool hami_metrics = false;  // /metrics has HAMi's names, too
 };
 
@@ -23,11 +27,13 @@ class Api {
  public:
   // Listens before it returns: a client that sees the socket is answered.
   static Result<std::unique_ptr<Api>> Start(const ApiOptions& options, Node& node, Events& events,
+                                            const UseHistory& history,
                                             std::function<void()> shutdown);
   virtual ~Api() = default;  // stops the workers; requests in flight are finished
 };
 
 int HttpStatus(ErrorCode code);
 const char* ErrorWord(ErrorCode code);
+std::string ErrorBody(const Error& error);  // {"error": {"code", "message"}}
 
 }  // namespace divvy::daemon

@@ -45,8 +45,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
   if (s = d->node_->Start(); !s.ok()) return s.error();
   Result<std::unique_ptr<Api>> api =
       Api::Start({.socket_path = paths::ApiSocket(options.node.machine_dir),
+                  .tcp = options.api_tcp,
+                  .token_file = options.api_token_file,
                   .hami_metrics = options.hami_metrics},
-                 *d->node_, d->events_, [self] { self->loop_->Stop(); });
+                 *d->node_, d->events_, d->history_, [self] { self->loop_->Stop(); });
   if (!api.ok()) return api.error();
   d->api_ = std::move(*api);
   d->sampler_ = std::thread([self] { self->SampleForever(); });
@@ -180,6 +182,10 @@ void Daemon::OnChange(bool has_tenants) {
 
 void Daemon::OnTick() {
   node_->Tick();
+  if (history_.Due(
+          std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
+              .count()))
+    history_.Add(node_->CollectFigures());
   if (Status s = node_->SaveIfDirty(); !s.ok()) spdlog::warn("{}", s.error().message);
   if (!options_.private_daemon) return;
   const uint64_t now = MonotonicNs();

@@ -16,6 +16,7 @@
 
 #include "src/daemon/api.h"
 #include "src/daemon/events.h"
+#include "src/daemon/history.h"
 #include "src/daemon/loop.h"
 #include "src/daemon/node.h"
 #include "src/daemon/options.h"
@@ -50,6 +51,7 @@ class Daemon {
   std::unique_ptr<device::Source> source_;
   std::unique_ptr<Loop> loop_;
   Events events_;
+  UseHistory history_;
   std::unique_ptr<Node> node_;
   std::unique_ptr<Api> api_;
   uint64_t empty_since_ns_ = 0;  // private daemons; 0 while there are tenants

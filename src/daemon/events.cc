@@ -22,6 +22,7 @@ bool Events::Add(Event event, double now) {
   event.time = now;
   ring_.push_back(std::move(event));
   if (ring_.size() > kKept) ring_.pop_front();
+  if (told_) told_();
   return true;
 }
 
@@ -31,6 +32,16 @@ std::vector<Event> Events::Since(uint64_t since) const {
   for (const Event& e : ring_)
     if (e.sequence > since) out.push_back(e);
   return out;
+}
+
+uint64_t Events::Newest() const {
+  const std::lock_guard lock(mutex_);
+  return next_ - 1;
+}
+
+void Events::OnAdd(std::function<void()> told) {
+  const std::lock_guard lock(mutex_);
+  told_ = std::move(told);
 }
 
 void Events::Forget(const std::string& tenant) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -38,6 +39,10 @@ class Events {
   bool Add(Event event, double now);
   // Those after `since`, oldest first.
   std::vector<Event> Since(uint64_t since) const;
+  uint64_t Newest() const;  // number of the last one; 0 = none yet
+  // Called after each event, under the lock of this: must be quick and not call back. nullptr:
+  // none.
+  void OnAdd(std::function<void()> told);
   void Forget(const std::string& tenant);  // its rate, when its name may be used anew
 
  private:
@@ -47,6 +52,7 @@ class Events {
     uint64_t held_back = 0;
   };
   mutable std::mutex mutex_;
+  std::function<void()> told_;
   uint64_t next_ = 1;
   std::deque<Event> ring_;
   std::map<std::pair<std::string, std::string>, Rate> rates_;

@@ -19,6 +19,7 @@ struct SelfFigures {
   double started = 0;  // seconds since the epoch
   uint64_t resident_bytes = 0;
   uint64_t descriptors = 0;
+  uint64_t watchers = 0, watchers_dropped = 0;
 };
 SelfFigures ReadSelf();
 

@@ -22,6 +22,13 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
   app.add_flag("--overcommit", out.node.overcommit, "promise more memory than there is");
   app.add_option("--ready-fd", out.ready_fd, "write 'ready' or an error line here, once")
       ->type_name("FD");
+  auto* token = app.add_option("--api-token-file", out.api_token_file,
+                               "whose first line who asks on TCP must send (Authorization: Bearer)")
+                    ->type_name("FILE");
+  app.add_option("--api-tcp", out.api_tcp,
+                 "serve the API and the dashboard on ADDRESS:PORT, too; needs a token")
+      ->needs(token)
+      ->type_name("ADDRESS:PORT");
   std::string compat;
   app.add_option("--metrics-compat", compat,
                  "export metrics under another product's names, too: hami")

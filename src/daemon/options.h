@@ -13,6 +13,7 @@ struct Options {
   bool private_daemon = false;
   bool foreground = false;
   int ready_fd = -1;
+  std::string api_tcp, api_token_file;
   bool hami_metrics = false;
   NodeOptions node;
 };

@@ -165,7 +165,7 @@ class Sockets(MachineTest):
             s.connect(f"{self.m.dir}/divvyd.sock")
             s.sendall(noise)
             s.close()
-        self.assertEqual(self.refused(self.m.request, "GET", "/").status, 404)
+        self.assertEqual(self.refused(self.m.request, "GET", "/nothing").status, 404)
         for body in ("", "{", "[]", "null", '{"mem_bytes":-1}', '{"mem_bytes":0}', '{"x":1}',
                      '{"mem_bytes":1e300}', '{"mem_bytes":1,"name":"../../x"}', "[" * 60000):
             self.assertEqual(self.refused(self.m.request, "POST", "/v1/tenants", body).status, 400)

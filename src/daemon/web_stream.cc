@@ -1,0 +1,83 @@
+#include "src/daemon/web_stream.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "src/daemon/procfs.h"
+
+namespace divvy::daemon {
+namespace {
+constexpr uint64_t kMs = 1'000'000;
+constexpr int kLingerMs = 1'000;
+}  // namespace
+
+bool WebStream::Wait(short events, uint64_t until_ns) const {
+  for (;;) {
+    const uint64_t now = MonotonicNs();
+    if (now >= until_ns) return false;
+    pollfd fds[] = {{socket_, events, 0}, {stop_, POLLIN, 0}};
+    const int n = ::poll(fds, 2, static_cast<int>((until_ns - now) / kMs + 1));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0 || fds[1].revents != 0) return false;
+    return true;
+  }
+}
+
+bool WebStream::AwaitRequest() {
+  if (begin_ == end_ && !Wait(POLLIN, MonotonicNs() + kIdleMs * kMs)) return false;
+  left_ = kRequestBytes;
+  const uint64_t now = MonotonicNs();
+  read_until_ns_ = now + kRequestMs * kMs;
+  write_until_ns_ = now + (kRequestMs + kAnswerMs) * kMs;
+  return true;
+}
+
+void WebStream::Linger() {
+  ::shutdown(socket_, SHUT_WR);
+  const uint64_t until = MonotonicNs() + kLingerMs * kMs;
+  while (Wait(POLLIN, until))
+    if (::recv(socket_, buffer_.data(), buffer_.size(), MSG_DONTWAIT) <= 0) return;
+}
+
+bool WebStream::is_readable() const { return begin_ < end_ || Wait(POLLIN, read_until_ns_); }
+
+bool WebStream::is_writable() const { return Wait(POLLOUT, write_until_ns_); }
+
+ssize_t WebStream::read(char* to, size_t size) {
+  if (left_ == 0) return -1;
+  if (begin_ == end_) {
+    if (!Wait(POLLIN, read_until_ns_)) return -1;
+    const ssize_t n = ::recv(socket_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+    if (n <= 0) return n;
+    begin_ = 0;
+    end_ = static_cast<size_t>(n);
+  }
+  const size_t n = std::min({size, end_ - begin_, left_});
+  std::memcpy(to, buffer_.data() + begin_, n);
+  begin_ += n;
+  left_ -= n;
+  return static_cast<ssize_t>(n);
+}
+
+ssize_t WebStream::write(const char* from, size_t size) {
+  for (;;) {
+    if (!Wait(POLLOUT, write_until_ns_)) return -1;
+    const ssize_t n = ::send(socket_, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n >= 0 || (errno != EAGAIN && errno != EINTR)) return n;
+  }
+}
+
+void WebStream::get_remote_ip_and_port(std::string& ip, int& port) const {
+  ip.clear();
+  port = 0;
+}
+
+void WebStream::get_local_ip_and_port(std::string& ip, int& port) const {
+  get_remote_ip_and_port(ip, port);
+}
+
+}  // namespace divvy::daemon
