@@ -12,15 +12,15 @@
 namespace divvy::daemon {
 namespace {
 constexpr uint64_t kMs = 1'000'000;
-constexpr int kLingerMs = 1'000;
+constexpr int kLingerMs = 1'000, kLastAnswerMs = 1'000;
 }  // namespace
 
-bool WebStream::Wait(short events, uint64_t until_ns) const {
+bool WebStream::Wait(short events, uint64_t until_ns, bool or_stop) const {
   for (;;) {
     const uint64_t now = MonotonicNs();
     if (now >= until_ns) return false;
     pollfd fds[] = {{socket_, events, 0}, {stop_, POLLIN, 0}};
-    const int n = ::poll(fds, 2, static_cast<int>((until_ns - now) / kMs + 1));
+    const int n = ::poll(fds, or_stop ? 2 : 1, static_cast<int>((until_ns - now) / kMs + 1));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0 || fds[1].revents != 0) return false;
     return true;
@@ -45,7 +45,7 @@ void WebStream::Linger() {
 
 bool WebStream::is_readable() const { return begin_ < end_ || Wait(POLLIN, read_until_ns_); }
 
-bool WebStream::is_writable() const { return Wait(POLLOUT, write_until_ns_); }
+bool WebStream::is_writable() const { return Wait(POLLOUT, write_until_ns_, false); }
 
 ssize_t WebStream::read(char* to, size_t size) {
   if (left_ == 0) return -1;
@@ -65,7 +65,11 @@ ssize_t WebStream::read(char* to, size_t size) {
 
 ssize_t WebStream::write(const char* from, size_t size) {
   for (;;) {
-    if (!Wait(POLLOUT, write_until_ns_)) return -1;
+    // An answer that has begun is finished, also when the server ends, but then soon.
+    pollfd stop{stop_, POLLIN, 0};
+    if (::poll(&stop, 1, 0) > 0)
+      write_until_ns_ = std::min(write_until_ns_, MonotonicNs() + kLastAnswerMs * kMs);
+    if (!Wait(POLLOUT, write_until_ns_, false)) return -1;
     const ssize_t n = ::send(socket_, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0 || (errno != EAGAIN && errno != EINTR)) return n;
   }

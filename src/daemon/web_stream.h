@@ -37,7 +37,7 @@ class WebStream : public httplib::Stream {
   socket_t socket() const override { return socket_; }
 
  private:
-  bool Wait(short events, uint64_t until_ns) const;
+  bool Wait(short events, uint64_t until_ns, bool or_stop = true) const;
 
   const int socket_, stop_;
   std::array<char, 4096> buffer_;

@@ -60,6 +60,8 @@ class OpenApi(MachineTest):
         self.ask("get", "/v1/tenants/a", "/v1/tenants/{name}")
         self.ask("get", "/v1/tenants/nobody", "/v1/tenants/{name}")
         self.ask("patch", "/v1/tenants/a", "/v1/tenants/{name}", {"weight": 3})
+        for method, body in (("post", {"for_ms": 1000}), ("get", None), ("delete", None)):
+            self.ask(method, "/v1/tenants/a/recording", "/v1/tenants/{name}/recording", body)
         self.ask("post", "/v1/tenants", "/v1/tenants", {"mem_bytes": GIB, "name": "b"})
         self.ask("post", "/v1/tenants", "/v1/tenants", {"mem_bytes": GIB, "name": "b"})
         self.ask("delete", "/v1/tenants/b", "/v1/tenants/{name}")
