@@ -4,7 +4,7 @@ CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup setup-clang configure product build demo test check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
+.PHONY: help all setup setup-clang configure product build demo test test-web check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -32,6 +32,9 @@ demo: product ## two programs share one GPU, a third is refused; simulated where
 
 test: build ## every test that needs no GPU and no network beyond apt
 	@$(CTEST) --test-dir build $(LIGHT)
+
+test-web: product ## the dashboard in headless Chromium (Debian: chromium, fonts-noto-cjk)
+	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/web/dashboard_test.py || [ $$? -eq 77 ]
 
 check-fast: ## format, layers, generator output: seconds, needs no build
 	@tools/format.sh --check
