@@ -75,8 +75,8 @@ struct MeterTest : ::testing::Test {
     for (unsigned i = 0; i < m.lanes; ++i) {
       arbiter::StreamSample s;
       s.marker = m.lane[i].marker;
-      s.issued = m.lane[i].issued;
       s.start = m.lane[i].start;
+      s.issued = m.lane[i].issued;  // last: it is never smaller than the others
       arbiter::Fold(s, p);
     }
     return p;
