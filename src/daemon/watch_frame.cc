@@ -1,6 +1,7 @@
 #include "src/daemon/watch_frame.h"
 
 #include <cmath>
+#include <utility>
 
 namespace divvy::daemon {
 namespace {
@@ -60,7 +61,7 @@ Json TenantJson(const TenantFigures& t, const Figures& all) {
           {"weight", t.weight},
           {"refusals", refusals},
           {"findings", t.findings.size()},
-          {"shares", shares}};
+          {"shares", std::move(shares)}};
 }
 
 }  // namespace
@@ -69,7 +70,7 @@ Json SnapshotJson(const Figures& figures) {
   Json devices = Json::array(), tenants = Json::array();
   for (const DeviceFigures& d : figures.devices) devices.push_back(DeviceJson(d));
   for (const TenantFigures& t : figures.tenants) tenants.push_back(TenantJson(t, figures));
-  return {{"time", figures.time}, {"devices", devices}, {"tenants", tenants}};
+  return {{"time", figures.time}, {"devices", std::move(devices)}, {"tenants", std::move(tenants)}};
 }
 
 Json EventJson(const Event& e) {
