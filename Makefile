@@ -76,7 +76,7 @@ fuzz: setup-clang ## libFuzzer targets, FUZZ_SECONDS (30) each
 	@tools/fuzz.sh
 
 model: build ## the arbiter's random mixes in its discrete-event model
-	@$(CTEST) --timeout 280 --verbose --test-dir build -L model
+	@$(CTEST) --timeout 850 --verbose --test-dir build -L model
 
 roots: build ## our preloaded libraries on older and newer Debian and on musl (root, network)
 	@ctest --output-on-failure --test-dir build -L heavy

@@ -17,10 +17,15 @@ namespace {
 using arbiter::Nanos;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 constexpr Nanos kRingsServed = microseconds(200);  // at most so often: a tenant may ring for ever
 constexpr Nanos kShortSleep = microseconds(400);   // below: the bell is not listened to
 constexpr Nanos kPublish = milliseconds(100);
+// The longest sleep on the bell, which is tenants' memory: they can put it back after a ring, and a
+// futex's waiters can be moved to another one, out of the daemon's own reach.
+constexpr Nanos kLongestSleep = milliseconds(100);
+constexpr Nanos kHung = seconds(2);
 // Polling may cost this part of a core for each device that is contended; beyond, it polls less
 // often: at 100 us instead of 50 the shares are as exact, and half a percent of the device is lost.
 constexpr double kCorePerDevice = 0.045;
@@ -58,6 +63,7 @@ Status Compute::Start() {
   Result<std::unique_ptr<BellPage>> bell = BellPage::Create();
   if (!bell.ok()) return bell.error();
   bell_ = std::move(*bell);
+  looked_ns_ = Now().count();
   thread_ = std::thread([this] { Run(); });
   return {};
 }
@@ -126,6 +132,10 @@ std::vector<arbiter::SeatStats> Compute::StatsOf(uint64_t tenant) const {
   return out;
 }
 
+bool Compute::Alive() const {
+  return !thread_.joinable() || Now() - Nanos(looked_ns_.load(std::memory_order_relaxed)) < kHung;
+}
+
 bool Compute::TakeChanges() {
   std::vector<Change> changes;
   {
@@ -167,6 +177,7 @@ void Compute::Run() {
     const uint32_t rung = bell_->rung();  // before the changes: whoever makes one rings after it
     if (!TakeChanges()) return;
     Nanos now = Now();
+    looked_ns_.store(now.count(), std::memory_order_relaxed);
     const bool ring = rung != heard;
     if (ring) served = now;
     heard = rung;
@@ -183,7 +194,7 @@ void Compute::Run() {
       SleepUntil(due);
       continue;
     }
-    bell_->Wait(heard, due);
+    bell_->Wait(heard, std::min(due, now + kLongestSleep));
     if (bell_->rung() != heard && Now() < served + kRingsServed) SleepUntil(served + kRingsServed);
   }
 }

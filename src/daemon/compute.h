@@ -6,6 +6,7 @@
 // times a second.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -43,6 +44,9 @@ class Compute {
   // The newest figures; empty for a tenant that has just come.
   TenantView ViewOf(uint64_t tenant) const;
   std::vector<arbiter::SeatStats> StatsOf(uint64_t tenant) const;  // by share
+  // The thread has looked within the last two seconds. When it has not, the tenants' heartbeats
+  // stop, and their gates open (or stay shut) as for a dead daemon.
+  bool Alive() const;
 
  private:
   using Change = std::function<void(ComputeCore&)>;
@@ -58,6 +62,7 @@ class Compute {
     arbiter::Nanos at{0}, cpu{0};
     double stretch = 1;
   } budget_;
+  std::atomic<int64_t> looked_ns_{0};
   std::unique_ptr<BellPage> bell_;
   ComputeCore core_;  // the thread's alone
   std::mutex changes_mutex_;

@@ -3,8 +3,14 @@
 #include "src/daemon/compute_core.h"
 
 #include <gtest/gtest.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <climits>
 #include <deque>
+#include <thread>
 
 #include "src/daemon/bell.h"
 #include "src/daemon/compute.h"
@@ -509,6 +515,27 @@ TEST(Bell, WakesItsListener) {
   bell->Wait(before, Nanos::max());  // it has rung since: returns at once
   EXPECT_NE(bell->rung(), before);
   bell->Wait(bell->rung(), Nanos(1));  // a time long past: returns at once
+}
+
+// The page is its tenants' to write, and futex waiters on it can be moved to a futex of theirs. The
+// thread finds its own changes, and its end, all the same; a hang here is the test's time limit.
+TEST(Bell, ATenantCannotPutTheArbiterToSleep) {
+  Compute compute(1, "");
+  ASSERT_TRUE(compute.Start().ok());
+  void* page =
+      ::mmap(nullptr, region::kBellBytes, PROT_READ | PROT_WRITE, MAP_SHARED, compute.bell_fd(), 0);
+  ASSERT_NE(page, MAP_FAILED);
+  auto* rung = static_cast<uint32_t*>(page);
+  while (::syscall(SYS_futex, rung, FUTEX_REQUEUE, 0, reinterpret_cast<timespec*>(INT_MAX),
+                   rung + 1, 0) < 1) {
+  }
+  auto made = Segments::Create("t", 1);
+  ASSERT_TRUE(made.ok());
+  const std::shared_ptr<Segments> segments(std::move(*made));
+  compute.Join(1, segments, {0}, {});
+  while (compute.ViewOf(1).empty()) std::this_thread::yield();
+  EXPECT_TRUE(compute.Alive());
+  ::munmap(page, region::kBellBytes);
 }
 
 }  // namespace

@@ -240,10 +240,11 @@ Result<Json> Node::TenantsJson(const std::string& name) {
 void Node::Tick() {
   const std::lock_guard lock(mutex_);
   const uint64_t now = MonotonicNs();
+  const bool arbiter_alive = compute_.Alive();
   for (auto& [id, tenant] : tenants_) {
     if (tenant.processes.empty()) continue;  // nobody looks; a Hello finds a fresh heartbeat
     region::Policy& policy = tenant.segments->policy();
-    policy.heartbeat_ns.store(now, std::memory_order_relaxed);
+    if (arbiter_alive) policy.heartbeat_ns.store(now, std::memory_order_relaxed);
     policy.heartbeat_word.fetch_add(1, std::memory_order_relaxed);
     HarvestEvents(tenant);
     TellCompute(tenant);

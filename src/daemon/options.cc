@@ -39,6 +39,7 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
       ->check(CLI::IsMember({"warn", "gate", "kill"}).description(""))
       ->type_name("ACTION");
   app.add_option("--on-fault", on_fault, "gates of tenants whose daemon died: open, deny (open)")
+      ->envname("DIVVY_ON_FAULT")
       ->check(CLI::IsMember({"open", "deny"}).description(""))
       ->type_name("ACTION");
   try {

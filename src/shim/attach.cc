@@ -20,7 +20,7 @@ namespace {
 
 constexpr uint64_t kDeadAfterNs = 1000000000;  // a heart that has not beaten for this long
 constexpr unsigned kFirstHelloMs = 5000;       // many processes may be starting together
-constexpr unsigned kAgainHelloMs = 300;        // in the middle of an allocation
+constexpr unsigned kAgainHelloMs = 100;        // in the middle of an allocation or a launch
 constexpr unsigned kRestartMs = 3000;          // for a daemon that died to be followed by another
 constexpr uint64_t kBackOffNs = 250000000;
 constexpr uint64_t kBackOffMaxNs = 8000000000;

@@ -1,6 +1,10 @@
 // The waiting half of the gate; see gate.h.
 #include "src/shim/gate.h"
 
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
 #include "src/shim/attach.h"
 #include "src/shim/capture.h"
 #include "src/shim/contexts.h"
@@ -11,8 +15,6 @@ namespace {
 
 constexpr uint64_t kSliceNs = 100000000;
 constexpr uint64_t kDeadAfterNs = 1000000000;
-// A shut gate of a living daemon opens by itself after this: progress before fairness.
-constexpr uint64_t kLongestShutNs = 10000000000;
 // Between two looks at what is in flight. Shorter than a marker's space, longer than a wake-up.
 constexpr uint64_t kShortestNapNs = 20000, kLongestNapNs = 200000;
 constexpr uint64_t kDefaultPatienceNs = 2000000;
@@ -50,7 +52,9 @@ class Waiting {
 };
 
 // Returns when the gate is open, or (false) may be passed for a fault's sake. Again each time by
-// way of the session: another generation may have come.
+// way of the session: another generation may have come. The shut gate of a living daemon is the
+// promise itself (a cap of 2 % is shut for minutes after a long kernel): it opens when the daemon
+// says so, and a daemon whose arbiter hangs lets its heart stop.
 bool AwaitOpen(unsigned local) noexcept {
   const uint64_t start = MonotonicNs();
   for (;;) {
@@ -65,7 +69,7 @@ bool AwaitOpen(unsigned local) noexcept {
     const bool deny =
         (s->policy->flags.load(std::memory_order_relaxed) & region::kFlagDenyOnFault) != 0;
     const uint64_t waited = MonotonicNs() - start;
-    if (!paused && (DaemonIsDead(*s) ? !deny : waited > kLongestShutNs)) {
+    if (!paused && !deny && DaemonIsDead(*s)) {
       meter.forced.fetch_add(1, std::memory_order_relaxed);
       return false;
     }
@@ -95,7 +99,9 @@ bool UseFreePass(DeviceMeter& meter) noexcept {
 
 void Nap(uint64_t ns) noexcept {
   const timespec t{0, static_cast<long>(ns)};
-  clock_nanosleep(CLOCK_MONOTONIC, 0, &t, nullptr);
+  // Not the C library's function: a launch is no cancellation point, and what is counted as waiting
+  // must be counted off again.
+  syscall(SYS_nanosleep, &t, nullptr);
 }
 
 // Waits until the operation may be in flight; true once it is counted there, false if the gate shut
@@ -293,7 +299,9 @@ CUresult BeginSubmission(const Operation& op, Submission* out) noexcept {
       OpenGates(*CurrentSession());
   }
   if (standing != Standing::kActive) return CUDA_SUCCESS;
-  const Session* session = CurrentSession();
+  // A new daemon's policy is looked for here, too: a program that only launches asks nowhere else.
+  const Session* session = FreshSession();
+  if (session == nullptr) return CUDA_SUCCESS;
   const uint32_t only = g_process.only_device.load(std::memory_order_relaxed);
   int local = static_cast<int>(only) - 1;
   if (only == 0) {

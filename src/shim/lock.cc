@@ -2,6 +2,8 @@
 #include "src/shim/lock.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace divvy::shim {
 
@@ -25,7 +27,7 @@ bool BoundedLock::LockSlow() noexcept {
   }
   for (const uint64_t start = MonotonicNs(); MonotonicNs() - start < kPatienceNs;) {
     if (try_once()) return true;
-    nanosleep(&kNap, nullptr);
+    syscall(SYS_nanosleep, &kNap, nullptr);  // no cancellation point
   }
   return false;
 }

@@ -471,6 +471,22 @@ TEST_F(MeterTest, ADeadDaemonsGateOpensOrStaysShutAsItWasToldTo) {
   held.join();
 }
 
+// A program that only launches asks nowhere else: without this it would run ungated for ever.
+TEST_F(MeterTest, ANewDaemonIsFoundByLaunchesAlone) {
+  gpu.Free(true);
+  daemon.SetGate(region::kGateMetered);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  const unsigned hellos = daemon.hellos();
+  daemon.policy().heartbeat_ns = 1;
+  daemon.Restart(7);
+  Gate(region::kGateMetered, 1000, 250);
+  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.hellos(), hellos + 1);
+  uint64_t operations = 0;  // in the new daemon's segment
+  for (unsigned slot = 1; slot < 8; ++slot) operations += daemon.meter(slot).operations;
+  EXPECT_EQ(operations, 1u);
+}
+
 TEST_F(MeterTest, TheBellIsRungOnceForEachValueOfTheWord) {
   gpu.Free(true);
   daemon.SetGate(region::kGateMetered | region::kGateBell);
