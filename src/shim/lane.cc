@@ -24,7 +24,10 @@ bool TakeAway(DeviceMeter& meter, LaneState& lane, bool with_tail) noexcept {
       (!with_tail && Unmarked(meter, lane)))
     return false;
   lane.key.store(kNoStream);
-  if ((lane.inside.load() & 0xffff) != 0) {
+  // Seq_cst: partner of EnterLane and PutMarker. A marker queued since the first look would land in
+  // the next stream's counts.
+  if ((lane.inside.load() & 0xffff) != 0 || lane.marking.load() != 0 ||
+      !QueueReached(meter, lane)) {
     lane.key.store(key);
     return false;
   }

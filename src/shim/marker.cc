@@ -119,7 +119,7 @@ bool PutMarker(DeviceMeter& meter, LaneState& lane, CUstream stream, MarkerKind 
   }
   uint32_t free = 0;
   // Acquire, release: the words of one lane are queued in their order.
-  if (!lane.marking.compare_exchange_strong(free, 1, std::memory_order_acquire)) {
+  if (!lane.marking.compare_exchange_strong(free, 1)) {
     uint32_t taken = 1;
     if (kind == MarkerKind::kDone && lane.sort == LaneStream::kNamed)
       lane.marking.compare_exchange_strong(taken, 2, std::memory_order_relaxed);
@@ -129,6 +129,13 @@ bool PutMarker(DeviceMeter& meter, LaneState& lane, CUstream stream, MarkerKind 
   region::Lane& shared = SharedOf(meter, lane);
   CUresult r;
   for (;;) {
+    // Seq_cst, as taking `marking` is: partner of who takes the key away and then waits for
+    // `marking`. Past this the stream may be gone.
+    if (const uint64_t key = lane.key.load(); key == kOrphan || key == kNoStream) {
+      GiveProbe(probe);
+      lane.marking.store(0, std::memory_order_release);
+      return false;
+    }
     // What returns between these two is in neither, or stands in the count alone: it is off what is
     // in flight one marker later.
     const uint64_t ns = lane.returned_ns.load(std::memory_order_relaxed);

@@ -1,6 +1,8 @@
 // The meter; see meter.h.
 #include "src/shim/meter.h"
 
+#include <sched.h>
+
 #include "src/shim/attach.h"
 #include "src/shim/capture.h"
 #include "src/shim/driver.h"
@@ -11,6 +13,8 @@
 
 namespace divvy::shim {
 namespace {
+
+constexpr uint64_t kLongestMarkNs = 1000000000;
 
 constexpr uint64_t kUnknownInFlight = 4;
 constexpr uint64_t kShortCopy = 64 << 10;
@@ -341,7 +345,12 @@ void MeterStreamEnds(CUstream stream) noexcept {
     if (lane == nullptr) continue;
     MarkLane(*meter, *lane);
     uint64_t key = name.key;
-    lane->key.compare_exchange_strong(key, kOrphan);
+    if (!lane->key.compare_exchange_strong(key, kOrphan)) continue;
+    // Another thread may be putting a marker on it: the handle has to live until that returns,
+    // which takes the driver microseconds.
+    for (const uint64_t start = MonotonicNs();
+         lane->marking.load() != 0 && MonotonicNs() - start < kLongestMarkNs;)
+      sched_yield();
   }
 }
 
