@@ -38,7 +38,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
   total_milli_ += int64_t{spec.devices} * kWholeMilli;
   total_cpu_milli_ += spec.cpu_milli;
   if (nodes_.size() > log_.size()) {
-    log_.assign(std::bit_ceil(nodes_.size() * 2), 0);
+    log_.assign(std::bit_ceil(nodes_.size()), {});
     log_end_ += log_.size();  // everybody lags: the ring was re-laid
   }
   Summarise(id);
@@ -141,8 +141,11 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
 }
 
 void Cluster::Log(NodeId id) {
-  log_[log_end_ & (log_.size() - 1)] = id;
-  nodes_[id].last_change = log_end_++;
+  Node& n = nodes_[id];
+  Change& before = log_[n.last_change & (log_.size() - 1)];
+  if (before.id == id) before.id = kNoNode;
+  n.last_change = static_cast<uint32_t>(log_end_++ & (log_.size() - 1));
+  log_[n.last_change] = ChangeOf(id, n);
 }
 
 bool Cluster::Untouched(NodeId id) const {

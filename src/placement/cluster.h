@@ -19,6 +19,19 @@ struct NodeView {
   const std::array<uint16_t, kKinds>& kinds;
 };
 
+// An entry of the change log: the node, and what tells quickly that a shape does not fit, so that
+// who reads the log in order need not look at the node itself.
+struct Change {
+  static constexpr uint8_t kClosed = 0xFF;
+  NodeId id = kNoNode;  // kNoNode: a later entry counts
+  int32_t cpu_left = 0;
+  int32_t memory_left = 0;
+  int16_t most_left = 0;
+  uint8_t whole = 0;
+  uint8_t model = kClosed;  // kClosed: takes nothing new
+};
+static_assert(sizeof(Change) == 16 && kMaxModels <= Change::kClosed);
+
 class Cluster {
  public:
   NodeId AddNode(const NodeSpec& spec);
@@ -49,14 +62,21 @@ class Cluster {
   // each pool (pools that are not named: none).
   void SetCpuPerWhole(std::vector<int32_t> cpu_milli);
 
-  // The change log: entries [log_begin, log_end) name the nodes changed, oldest first. An entry
-  // counts only if it is the node's last (LastChange). The log forgets; who lags behind
-  // log_begin must look at every node.
+  // The change log: entries [log_begin, log_end) name the nodes changed, oldest first, each node
+  // once: an older entry of it becomes kNoNode. The log forgets; who lags behind log_begin must
+  // look at every node.
   uint64_t log_begin() const { return log_end_ > log_.size() ? log_end_ - log_.size() : 0; }
   uint64_t log_end() const { return log_end_; }
-  NodeId Changed(uint64_t entry) const { return log_[entry & (log_.size() - 1)]; }
-  void Prefetch(NodeId id) const { __builtin_prefetch(&nodes_[id]); }
-  uint64_t LastChange(NodeId id) const { return nodes_[id].last_change; }
+  const Change& Changed(uint64_t entry) const { return log_[entry & (log_.size() - 1)]; }
+  void Prefetch(NodeId id) const {
+    __builtin_prefetch(&nodes_[id]);
+    __builtin_prefetch(reinterpret_cast<const char*>(&nodes_[id] + 1) - 1);
+  }
+  void PrefetchDevices(NodeId id) const {
+    const Device* d = devices_.data() + nodes_[id].first_device;
+    __builtin_prefetch(d);
+    __builtin_prefetch(reinterpret_cast<const char*>(d + nodes_[id].device_count) - 1);
+  }
   // Logs a node as changed because its scores are no longer true, though nothing was taken.
   void Touch(NodeId id) { Log(id); }
   // True if nothing was ever taken, or all was given back, and the pool says all about it: such
@@ -73,7 +93,7 @@ class Cluster {
   std::vector<Node> nodes_;
   std::vector<Device> devices_;
   std::vector<std::array<uint16_t, kKinds>> kinds_;
-  std::vector<NodeId> log_ = std::vector<NodeId>(4096);  // ring, size a power of two
+  std::vector<Change> log_ = std::vector<Change>(4096);  // ring, size a power of two
   uint64_t log_end_ = 0;
   std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute
   std::vector<Pool> pools_;
@@ -87,13 +107,17 @@ class Cluster {
 
 // True if the node can take the shape now.
 bool Fits(const NodeView& view, const Shape& shape);
+inline Change ChangeOf(NodeId id, const Node& n) {
+  const bool open = !n.closed && n.slots_left >= 1;
+  return {id, n.cpu_left, n.memory_left, n.most_left, n.whole, open ? n.model : Change::kClosed};
+}
 // False if the node certainly cannot; looks at no device.
-inline bool MayFit(const Node& n, const Shape& s) {
-  return !n.closed && n.cpu_left >= s.cpu_milli && n.memory_left >= s.memory_mib &&
-         n.slots_left >= 1 &&
+inline bool MayFit(const Change& n, const Shape& s) {
+  return n.cpu_left >= s.cpu_milli && n.memory_left >= s.memory_mib && n.model != Change::kClosed &&
          (s.devices == 0 || ((s.models >> n.model & 1) != 0 && n.most_left >= s.compute_milli &&
                              (s.compute_milli < kWholeMilli || n.whole >= s.devices)));
 }
+inline bool MayFit(const Node& n, const Shape& s) { return MayFit(ChangeOf(kNoNode, n), s); }
 // The devices that can each take the shape's part.
 DeviceMask FittingDevices(const NodeView& view, const Shape& shape);
 

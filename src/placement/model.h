@@ -90,7 +90,7 @@ struct Node {
   int32_t cpu_total = 0;
   int32_t memory_total = 0;
   int32_t device_memory_mib = 0;  // of each device
-  uint64_t last_change = 0;       // entry of the change log
+  uint32_t last_change = 0;       // where in the change log its newest entry is
 };
 
 // Nodes of equal hardware form a pool. With more than kMaxPools kinds of hardware the rest joins

@@ -7,7 +7,24 @@
 
 namespace divvy::placement {
 namespace {
-constexpr uint64_t kAhead = 6;
+constexpr size_t kBatch = 64;  // nodes whose memory is asked for at once
+
+// MayFit without a branch.
+struct Needs {
+  explicit Needs(const Shape& s)
+      : cpu_milli(s.cpu_milli),
+        memory_mib(s.memory_mib),
+        compute_milli(s.devices == 0 ? 0 : s.compute_milli),
+        whole(s.devices == 0 || s.compute_milli < kWholeMilli ? 0 : s.devices),
+        models(s.devices == 0 ? kAnyModel : s.models) {}
+  bool MetBy(const Change& n) const {
+    return (n.cpu_left >= cpu_milli) & (n.memory_left >= memory_mib) &
+           (n.most_left >= compute_milli) & (n.whole >= whole) & (n.model != Change::kClosed) &
+           ((models >> (n.model % kMaxModels) & 1) != 0);
+  }
+  int32_t cpu_milli, memory_mib, compute_milli, whole;
+  uint64_t models;
+};
 
 int32_t Score(const Cluster& cluster, const Policy& policy, const Shape& shape, NodeId id) {
   const NodeView view = cluster.View(id);
@@ -60,6 +77,7 @@ void Scores::RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy
   score_.assign(blocks * kBlock, kNoFit);
   block_max_.assign(blocks, kNoFit);
   stale_.assign(blocks, 0);
+  fits_.assign((cluster.size() + 63) / 64, 0);
   // Untouched nodes of a pool are alike: score one of them. In a young cluster that is most.
   std::array<int32_t, kMaxPools> untouched{};
   uint64_t known = 0;
@@ -69,6 +87,7 @@ void Scores::RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy
     int32_t& score = score_[lanes.SlotOf(id)];
     if (!cluster.Untouched(id)) {
       score = Score(cluster, policy, shape, id);
+      SetFits(id, score != kNoFit);
       continue;
     }
     if ((known >> n.pool & 1) == 0) {
@@ -76,6 +95,7 @@ void Scores::RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy
       known |= uint64_t{1} << n.pool;
     }
     score = untouched[n.pool];
+    SetFits(id, score != kNoFit);
   }
   for (size_t b = 0; b < blocks; ++b) RecomputeBlock(b);
 }
@@ -92,19 +112,40 @@ void Scores::Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& p
   score_.resize(lanes.size(), kNoFit);
   block_max_.resize(lanes.size() / kBlock, kNoFit);
   stale_.resize(lanes.size() / kBlock, 0);
-  for (; cursor_ < end; ++cursor_) {
-    const NodeId id = cluster.Changed(cursor_);
-    if (cursor_ + kAhead < end) {  // these are random accesses all over the cluster
-      const NodeId soon = cluster.Changed(cursor_ + kAhead);
-      cluster.Prefetch(soon);
-      __builtin_prefetch(&score_[lanes.SlotOf(soon)]);
+  fits_.resize((cluster.size() + 63) / 64, 0);
+  std::array<NodeId, kBatch> batch;
+  const Needs needs(shape);
+  while (cursor_ < end) {
+    // Most entries end here: a later one counts, or the shape fitted neither before nor now. No
+    // branches: which entries do cannot be predicted.
+    const uint64_t stop = std::min<uint64_t>(end, cursor_ + kBatch);
+    size_t n = 0;
+    for (; cursor_ < stop; ++cursor_) {
+      const Change& change = cluster.Changed(cursor_);
+      batch[n] = change.id;
+      const bool counts = change.id != kNoNode;
+      n += counts & (needs.MetBy(change) | Fitted(counts ? change.id : 0));
     }
-    if (cluster.LastChange(id) != cursor_) continue;  // a later entry counts
+    Rescore(cluster, lanes, policy, shape, {batch.data(), n});
+  }
+}
+
+void Scores::Rescore(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
+                     const Shape& shape, std::span<const NodeId> nodes) {
+  // These are random accesses all over the cluster.
+  for (const NodeId id : nodes) {
+    cluster.Prefetch(id);
+    __builtin_prefetch(&score_[lanes.SlotOf(id)]);
+  }
+  for (const NodeId id : nodes) cluster.PrefetchDevices(id);
+  for (const NodeId id : nodes) {
     const size_t slot = lanes.SlotOf(id);
     const size_t block = slot / kBlock;
     const int32_t before = score_[slot];
     const int32_t now = Score(cluster, policy, shape, id);
+    if (now == before) continue;
     score_[slot] = now;
+    SetFits(id, now != kNoFit);
     if (now >= block_max_[block]) {
       block_max_[block] = now;
       stale_[block] = 0;

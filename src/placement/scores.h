@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "src/placement/cluster.h"
@@ -49,7 +50,9 @@ class Scores {
   NodeId Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias);
   uint32_t CountFitting() const;
   NodeId NthFitting(const Lanes& lanes, uint32_t n) const;
-  size_t BytesUsed() const { return score_.capacity() * 4 + block_max_.capacity() * 5; }
+  size_t BytesUsed() const {
+    return score_.capacity() * 4 + block_max_.capacity() * 5 + fits_.capacity() * 8;
+  }
   bool empty() const { return score_.empty(); }
   void Forget() { *this = Scores(); }
 
@@ -58,10 +61,18 @@ class Scores {
   void RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
                   const Shape& shape);
   void RecomputeBlock(size_t block);
+  void Rescore(const Cluster& cluster, const Lanes& lanes, const Policy& policy, const Shape& shape,
+               std::span<const NodeId> nodes);
+  bool Fitted(NodeId id) const { return (fits_[id / 64] >> id % 64 & 1) != 0; }
+  void SetFits(NodeId id, bool fits) {
+    const uint64_t bit = uint64_t{1} << id % 64;
+    fits_[id / 64] = fits ? fits_[id / 64] | bit : fits_[id / 64] & ~bit;
+  }
 
   std::vector<int32_t> score_;      // per slot; kNoFit where a block is not full
   std::vector<int32_t> block_max_;  // exact, or too high where stale_ says so
   std::vector<uint8_t> stale_;
+  std::vector<uint64_t> fits_;  // per node, a bit: its score is not kNoFit
   uint64_t cursor_ = 0;
   uint32_t epoch_ = 0;
 };

@@ -112,10 +112,10 @@ class Default : public Policy {
     Use used_before, used;
     used_before.whole = used.whole = n.whole;
     for (const Device& d : view.devices) {
-      if (d.compute_left <= 0) continue;
-      idle += d.compute_left;
-      used_before.single += before.Of(d.compute_left, d.memory_left);
-      used.single += after.Of(d.compute_left, d.memory_left);
+      const int32_t left = std::max<int32_t>(d.compute_left, 0);  // 0 adds nothing
+      idle += left;
+      used_before.single += before.Of(left, d.memory_left);
+      used.single += after.Of(left, d.memory_left);
     }
     const int64_t taken = shape.TotalMilli();
     int64_t growth = -taken * kUnit;  // idle compute shrinks; what can be used of it as well

@@ -2,6 +2,7 @@
 // tabulated so that one device costs one look-up. Part of the default policy.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -68,5 +69,28 @@ class ExpectedUse {
   std::vector<int32_t> single_;  // [table][cpu][compute][memory]
   std::vector<int64_t> multi_;   // [table][cpu][slot][whole devices]
 };
+
+inline size_t ExpectedUse::CpuBucket(int32_t cpu_left) const {
+  const size_t n = cpu_sizes_.size();
+  const auto at = static_cast<size_t>(std::max(0, cpu_left)) >> cpu_shift_;
+  size_t bucket = at < cpu_start_.size() ? cpu_start_[at] : n;
+  while (bucket < n && cpu_sizes_[bucket] <= cpu_left) ++bucket;
+  return bucket;
+}
+
+inline ExpectedUse::Row ExpectedUse::At(const Node& node, int32_t cpu_left) const {
+  Row row;
+  row.use_ = this;
+  if (node.pool >= place_of_pool_.size()) {  // nothing learnt yet
+    row.single_ = nullptr;
+    row.multi_ = nullptr;
+    return row;
+  }
+  const Place place = place_of_pool_[node.pool];
+  const size_t at = place.table * (cpu_sizes_.size() + 1) + CpuBucket(cpu_left);
+  row.single_ = single_.data() + at * compute_buckets_ * memory_buckets_;
+  row.multi_ = multi_.data() + (at * slots_ + place.slot) * (kMaxDevices + 1);
+  return row;
+}
 
 }  // namespace divvy::placement
