@@ -207,6 +207,29 @@ TEST(Arbiter, NonsenseIsCountedAndHarmsOnlyTheGuilty) {
   }
 }
 
+// Its work never seems to end, as its samples are dropped. That is no reason to let it run along.
+TEST(Arbiter, NoiseEntanglesNobody) {
+  Rig rig(2);
+  rig.Join(0, {.weight = 2});
+  rig.Join(1, {.weight = 90});
+  rig.Run(milliseconds(100));
+  Progress p = rig.progress[0];
+  p.issued += 2;  // outstanding when the noise begins
+  rig.arbiter.Observe(0, 0, p);
+  rig.present = {1};
+  int open = 0, both = 0;
+  for (int i = 0; i < 100000; ++i) {
+    rig.arbiter.Observe(0, 0, {.garbage = true});
+    rig.Run(microseconds(50));
+    open += rig.arbiter.GateOf(0, 0).open();
+    both += rig.arbiter.GateOf(0, 0).open() && rig.arbiter.GateOf(1, 0).open();
+    ASSERT_FALSE(rig.arbiter.StatsOf(0, 0).entangled || rig.arbiter.StatsOf(1, 0).entangled) << i;
+  }
+  EXPECT_EQ(both, 0) << "its gate is shut until its turn";
+  EXPECT_GT(open, 0);
+  EXPECT_LT(open, 100000 * 4 / 100);
+}
+
 TEST(Arbiter, AProcessThatCameOrWentIsNoFault) {
   Rig rig(1);
   rig.Join(0);

@@ -148,6 +148,7 @@ void DeviceArbiter::Bill(Nanos now) {
     }
     if (!s.running) continue;
     Charge(s, each);
+    s.unfinished += each;
     stats_.billed += Nanos(static_cast<int64_t>(each));
     if (t == holder_) ran_ += each;
   }
@@ -186,6 +187,13 @@ void DeviceArbiter::WatchLife(Seat& s, Nanos now) {
   }
 }
 
+// Long operations outlast every window: their debts are not forgiven as long as they grow.
+void DeviceArbiter::WatchSlow(Seat& s, Nanos now) {
+  if (s.done_time == now || !s.outstanding()) s.unfinished = 0;
+  const bool owes = s.slow(now) && s.vt > v_[s.batch()] + Ns(k_.window_longest) / s.part;
+  if (owes || s.unfinished >= Ns(k_.slow)) s.slow_until = now + k_.slow_memory;
+}
+
 void DeviceArbiter::RefreshSeat(Seat& s, Nanos now) {
   if (s.fault) s.distrust_until = now + k_.distrust;
   if (s.share.cap < 1) {
@@ -194,6 +202,7 @@ void DeviceArbiter::RefreshSeat(Seat& s, Nanos now) {
     s.cap_shut = false;
   }
   WatchLife(s, now);
+  WatchSlow(s, now);
   const bool asks = s.fault || (s.outstanding() && !s.seen.paused) || s.seen.waiters > 0;
   s.raw_want = asks && !s.stalled && s.allowed();
   if (s.raw_want) {
@@ -214,8 +223,7 @@ void DeviceArbiter::RefreshSeat(Seat& s, Nanos now) {
   s.fault = false;
 }
 
-void DeviceArbiter::Refresh(Nanos now) {
-  double least[2] = {-1, -1};
+void DeviceArbiter::Refresh(Nanos now, Nanos elapsed) {
   wanting_ = wanting_standard_ = 0;
   wanting_parts_ = 0;
   for (TenantIndex t : active_) {
@@ -227,10 +235,36 @@ void DeviceArbiter::Refresh(Nanos now) {
     last_wanting_ = t;
     wanting_standard_ += !s.batch();
     wanting_parts_ += s.part;
-    double& l = least[s.batch()];
-    if (l < 0 || s.vt < l) l = s.vt;
+    s.last_want = now;
   }
-  for (int group : {0, 1}) v_[group] = std::max(v_[group], least[group]);
+  AdvanceClocks(now, elapsed);
+}
+
+// The device's virtual time is that of the least of those that want. While others pause for a
+// moment between two steps it goes no faster than work could be done for a slow one: otherwise a
+// long operation would be forgiven whenever its neighbours look away.
+void DeviceArbiter::AdvanceClocks(Nanos now, Nanos elapsed) {
+  double least[2] = {-1, -1}, parts[2] = {0, 0};
+  bool pausing[2] = {false, false}, slow[2] = {false, false};
+  for (TenantIndex t : active_) {
+    const Seat& s = seats_[t];
+    const int group = s.batch();
+    if (s.want) {
+      parts[group] += s.part;
+      if (least[group] < 0 || s.vt < least[group]) {
+        least[group] = s.vt;
+        slow[group] = s.slow(now);
+      }
+    } else if (s.allowed() && s.last_want.count() >= 0 && now - s.last_want < k_.absence) {
+      pausing[group] = true;
+    }
+  }
+  for (int group : {0, 1}) {
+    if (slow[group] && pausing[group] && parts[group] > 0) {
+      least[group] = std::min(least[group], v_[group] + Ns(elapsed) / parts[group]);
+    }
+    v_[group] = std::max(v_[group], least[group]);
+  }
 }
 
 // A thin tenant runs ahead of the device. One whose host stands still while its work waits behind
@@ -262,11 +296,11 @@ void DeviceArbiter::FindLights(Nanos now) {
     Seat& s = seats_[t];
     WatchThin(s, now);
     const bool little = s.service < Ns(k_.light_service);
-    s.light = !s.batch() && s.allowed() && now >= s.distrust_until &&
-              s.vt <= v_[0] + window / s.part &&
-              (s.latency() || little || s.thin || now < s.entangled_until);
+    const bool may = !s.batch() && s.allowed() && s.trusted(now) && s.vt <= v_[0] + window / s.part;
+    s.light = may && (s.latency() || little || s.thin);
+    s.corun = may && !s.light && now < s.entangled_until;
     wanting_heavy_ += s.want && !s.light && !s.batch();
-    s.pressing = s.light && s.want && t != holder_ && Presses(s, now);
+    s.pressing = s.free() && s.want && t != holder_ && Presses(s, now);
     if (!s.pressing) continue;
     light_wants_ = true;
     latency_wants_ |= s.latency();
@@ -281,7 +315,7 @@ void DeviceArbiter::FindRunning(Nanos now) {
   bool any = false;
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
-    if (now < s.distrust_until) {
+    if (!s.trusted(now)) {
       // Its markers mean nothing: it pays for all the time in which it could run.
       s.running = s.want && (s.gate.open() || (t == holder_ && phase_ == Phase::kDrain));
     } else {
@@ -304,9 +338,10 @@ Nanos DeviceArbiter::Tick(Nanos now, const Elsewhere& elsewhere) {
   ++stats_.ticks;
   granted_ = ended_ = kNoTenant;
   changed_.clear();
+  const Nanos elapsed = now - last_;
   Bill(now);
   last_ = now;
-  Refresh(now);
+  Refresh(now, elapsed);
   FindLights(now);
   MovePhase(now, elsewhere);
   SetGates();
@@ -318,7 +353,7 @@ SeatStats DeviceArbiter::StatsOf(TenantIndex t) const {
   const Seat& s = seats_[t];
   SeatStats out = s.stats;
   out.used = Nanos(static_cast<int64_t>(s.used));
-  out.distrusted = last_ < s.distrust_until;
+  out.distrusted = !s.trusted(last_);
   out.entangled = last_ < s.entangled_until;
   out.stalled = s.stalled;
   out.light = s.light;

@@ -43,6 +43,9 @@ struct Elsewhere {
   Nanos newest{-1};       // when its newest open window elsewhere began; -1: it has none
 };
 
+// More windows than this ahead of its share: a tenant of long operations waits for the others.
+constexpr double kFarAhead = 8;
+
 class DeviceArbiter {
  public:
   DeviceArbiter(unsigned max_tenants, const Tunables& tunables);
@@ -95,6 +98,7 @@ class DeviceArbiter {
     bool raw_want = false;
     bool woke = false;
     bool light = false;     // its gate stays open whoever holds the window
+    bool corun = false;     // ... but only because it is entangled
     bool pressing = false;  // ... and the holder yields to it
     bool thin = false;      // keeps a device busy only in part even when it has it alone
     bool gang = false;      // has other devices too
@@ -122,6 +126,9 @@ class DeviceArbiter {
     Nanos thick_until{-1};  // not thin before
     Nanos life{0};          // last sign of life while asking with an open gate
     Nanos empty_since{-1};  // first of the samples without work; -1: the newest has some
+    Nanos last_want{-1};    // of the newest sample in which it wanted; -1: never
+    double unfinished = 0;  // billed ns since its newest completion
+    Nanos slow_until{-1};   // its operations are long: a gate cannot stop what has begun
     Nanos last_run{0};      // newest time it ran or did not hold anybody back
     Nanos distrust_until{-1};
     Nanos entangled_until{-1};
@@ -134,6 +141,9 @@ class DeviceArbiter {
     bool latency() const { return share.cls == TenantClass::kLatency; }
     bool outstanding() const { return seen.issued != seen.done; }
     bool allowed() const { return !op_paused && !cap_shut; }
+    bool free() const { return light || corun; }
+    bool slow(Nanos now) const { return now < slow_until; }
+    bool trusted(Nanos now) const { return now >= distrust_until; }
   };
   enum class Phase : uint8_t { kRun, kDrain };
 
@@ -141,15 +151,18 @@ class DeviceArbiter {
   void Renormalize();
   void Bill(Nanos now);
   void Charge(Seat& s, double ns);
-  void Refresh(Nanos now);
+  void Refresh(Nanos now, Nanos elapsed);
+  void AdvanceClocks(Nanos now, Nanos elapsed);
   void RefreshSeat(Seat& s, Nanos now);
   void FindLights(Nanos now);
   void FindRunning(Nanos now);
   void WatchThin(Seat& s, Nanos now);
   bool Presses(Seat& s, Nanos now);
   void WatchLife(Seat& s, Nanos now);
+  void WatchSlow(Seat& s, Nanos now);
   void MovePhase(Nanos now, const Elsewhere& elsewhere);
   void WatchDuty(Seat& s, double dt);
+  bool FarAhead(const Seat& s) const;
   bool Candidate(const Seat& s) const;
   bool WindowOver(const Seat& h) const;
   bool IsLeast(const Seat& h) const;

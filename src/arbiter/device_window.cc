@@ -10,10 +10,16 @@ constexpr int kCrowd = 32;  // tenants on one device
 
 }  // namespace
 
-// Lights need no window: their gate is open. They compete for one only among themselves.
+// Used so much, in long operations, that whoever is behind goes first.
+bool DeviceArbiter::FarAhead(const Seat& s) const {
+  return s.slow(last_) && s.vt > v_[s.batch()] + kFarAhead * Ns(k_.window_longest) / s.part;
+}
+
+// Lights need no window: their gate is open. They compete for one only among themselves. Entangled
+// seats do compete: a window is how the one that is behind catches up.
 bool DeviceArbiter::Candidate(const Seat& s) const {
   return s.want && s.allowed() && (!s.light || wanting_heavy_ == 0) &&
-         (!s.batch() || wanting_standard_ == 0);
+         (!s.batch() || wanting_standard_ == 0) && !FarAhead(s);
 }
 
 bool DeviceArbiter::IsLeast(const Seat& h) const {
@@ -52,7 +58,7 @@ void DeviceArbiter::EndWindow(Nanos now) {
   ended_ = holder_;
   end_asked_ = false;
   yielded_ = false;
-  if (h.light || ((!h.outstanding() || h.seen.paused) && !h.gang)) {
+  if (h.free() || ((!h.outstanding() || h.seen.paused) && !h.gang)) {
     h.missed_drains = 0;
     Pick();
     return;
@@ -95,12 +101,14 @@ void DeviceArbiter::GiveUpDrain(Nanos now) {
   const TenantIndex late = holder_;
   Seat& h = seats_[late];
   // Otherwise it is only slow, or waits for its own work on another device.
-  const bool stuck = now - h.done_time >= k_.grace / 2 && !h.gang;
+  // Of one that is distrusted nothing is known: its short drain says nothing.
+  const bool stuck = h.trusted(now) && now - h.done_time >= k_.grace / 2 && !h.gang;
   h.missed_drains = stuck ? h.missed_drains + 1 : 0;
   ++h.stats.overruns;
   ++stats_.overruns;
   Pick();
   if (holder_ == kNoTenant || holder_ == late || !stuck) return;
+  if (!seats_[holder_].trusted(now)) return;
   const bool again = h.entangle_for.count() > 0 && now - h.entangled_until < k_.entangled;
   if (h.missed_drains < 2 && !again) return;
   const Nanos length = again ? std::min(2 * h.entangle_for, k_.entangled_longest) : k_.entangled;
@@ -118,7 +126,7 @@ void DeviceArbiter::MovePhase(Nanos now, const Elsewhere& elsewhere) {
   Seat& h = seats_[holder_];
   const bool others_want = wanting_ > (h.want ? 1u : 0u);
   if (phase_ == Phase::kDrain) {
-    const Nanos limit = now < h.distrust_until ? k_.stall : k_.grace;
+    const Nanos limit = h.trusted(now) ? k_.grace : k_.stall;
     // Ranks of one program must stop at the same place: while one is stuck in a collective, those
     // that have drained go on, one operation at a time.
     catching_up_ = elsewhere.draining && !h.outstanding();
@@ -134,7 +142,7 @@ void DeviceArbiter::MovePhase(Nanos now, const Elsewhere& elsewhere) {
       Pick();
     } else if (now - drain_since_ >= limit) {
       GiveUpDrain(now);
-    } else if (!others_want) {
+    } else if (!others_want && !FarAhead(h)) {
       phase_ = Phase::kRun;
       catching_up_ = false;
     }
@@ -147,7 +155,7 @@ void DeviceArbiter::MovePhase(Nanos now, const Elsewhere& elsewhere) {
     ended_ = holder_;
     h.missed_drains = 0;
     Pick();
-  } else if (others_want && WindowOver(h)) {
+  } else if (FarAhead(h) || (others_want && WindowOver(h))) {
     EndWindow(now);
   } else {
     Yield(h);
@@ -157,7 +165,7 @@ void DeviceArbiter::MovePhase(Nanos now, const Elsewhere& elsewhere) {
 // While a light tenant wants, the holder's gate is shut: with little in flight its queue runs dry,
 // and the hardware switches by itself.
 void DeviceArbiter::Yield(const Seat& h) {
-  const bool wanted = light_wants_ && !h.light;
+  const bool wanted = light_wants_ && !h.free();
   if (!yielded_ && wanted && (ran_ >= Ns(k_.shortest_run) || latency_wants_)) {
     yielded_ = true;
     ++stats_.yields;
@@ -170,7 +178,7 @@ void DeviceArbiter::Yield(const Seat& h) {
 void DeviceArbiter::Reserve(TenantIndex t, bool stranded) {
   const Seat& s = seats_[t];
   if (!s.present || holder_ == t) return;
-  if (!stranded && s.vt > v_[s.batch()] + 8 * Ns(k_.window_longest) / s.part) return;
+  if (!stranded && s.vt > v_[s.batch()] + kFarAhead * Ns(k_.window_longest) / s.part) return;
   reserved_ = t;
 }
 
@@ -182,7 +190,7 @@ GateMode DeviceArbiter::OpenMode(const Seat& s) const {
   const bool lone = wanting_ <= 1 && last_ - company_ >= k_.lone_after;
   if (s.latency()) return lone ? GateMode::kLone : GateMode::kBound;
   if (latency_seats_ > 0) return GateMode::kLightBound;
-  if (!s.light && !s.thin && light_wanted_.count() >= 0 &&
+  if (!s.free() && !s.thin && light_wanted_.count() >= 0 &&
       last_ - light_wanted_ < k_.light_memory) {
     return GateMode::kLightBound;
   }
@@ -201,7 +209,7 @@ void DeviceArbiter::SetGates() {
   for (TenantIndex t : active_) {
     const Seat& s = seats_[t];
     const bool holds = t == holder_ && (phase_ == Phase::kRun ? !yielded_ : catching_up_);
-    const bool open = s.allowed() && (wanting_ == 0 || s.light || holds);
+    const bool open = s.allowed() && (wanting_ == 0 || s.free() || holds);
     const bool one = open && t == holder_ && catching_up_;
     SetGate(t, !open ? GateMode::kShut : one ? GateMode::kLightBound : OpenMode(s));
   }

@@ -46,6 +46,9 @@ struct Tunables {
 
   // Ends of work.
   Nanos idle = microseconds(50);         // without work for this long: idle, the turn ends
+  Nanos absence = milliseconds(10);      // beside slow work: idle for less, and it keeps its claim
+  Nanos slow = microseconds(2500);       // GPU time without a completion: slow work
+  Nanos slow_memory = seconds(10);       // ... for this long
   Nanos gang_hold = microseconds(300);   // the same, while it works on another of its devices
   Nanos stranded = milliseconds(1);      // a gang's drain takes longer: its other windows are due
   Nanos grace = milliseconds(60);        // a drain is waited for this long

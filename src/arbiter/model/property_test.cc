@@ -124,6 +124,89 @@ INSTANTIATE_TEST_SUITE_P(All, Cheats,
                                                    MixTenant::Cheat::kAlwaysPaused}),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// Nor does noise in its own meter move the shares of a tenant that was promised little.
+TEST(Properties, NoiseGainsNothing) {
+  for (double weight : {2.0, 20.0}) {
+    for (double us : {50.0, 200.0, 3000.0}) {
+      MixTenant noise = Tenant("noise", weight, Saturating(us));
+      noise.cheat = MixTenant::Cheat::kGarbage;
+      World world(Pair(noise, Tenant("honest", 100 - weight, Saturating(100)), 6), 1, &kDefault);
+      const WorldResult r = world.Run();
+      EXPECT_LT(Part(r, 0), weight / 100 + .03) << weight << " % " << us << " us";
+      EXPECT_GT(Part(r, 1), 1 - weight / 100 - .04) << weight << " % " << us << " us";
+      for (TenantIndex t : {0, 1}) EXPECT_FALSE(world.arbiter()->StatsOf(t, 0).entangled);
+    }
+  }
+}
+
+// Operations that no gate can stop, of a tenant with 2 %: it gets its part and at most what one
+// operation and eight windows put it ahead, also beside a neighbour that stops for a moment
+// between its steps. Nobody is starved.
+TEST(Properties, LongOperationsKeepTheirShare) {
+  const Step sync{.kind = StepKind::kSync};
+  Step think{.kind = StepKind::kThink};
+  think.duration = Duration::Constant(100);
+  Program steps = Saturating(200);
+  steps.steps[0].repeat = 200;
+  steps.steps.push_back(sync);
+  steps.steps.push_back(think);
+  for (const Program& neighbour : {Saturating(100), steps}) {
+    for (double ms : {30.0, 70.0, 200.0, 2000.0}) {
+      const Mix mix = Pair(Tenant("slow", 2, Saturating(ms * 1000)), Tenant("b", 98, neighbour),
+                           ms < 1000 ? 25 : 200);
+      const WorldResult r = World(mix, 1, &kDefault).Run();
+      const double ahead = (ms / 1000 + .080) / mix.seconds;
+      EXPECT_NEAR(Part(r, 0), .02, ahead + .003) << ms << " ms";
+      EXPECT_GT(Part(r, 1), .97 - ahead) << ms << " ms";
+    }
+  }
+}
+
+// Light requests beside long operations: what has begun cannot be taken back, what has not waits.
+TEST(Properties, LongOperationsOfOneWithLittleDoNotStarveALightOne) {
+  Program requests = Saturating(50);
+  requests.steps[0].repeat = 30;
+  requests.steps.push_back({.kind = StepKind::kSync});
+  requests.steps.push_back({.kind = StepKind::kThink, .duration = Duration::Constant(200)});
+  const WorldResult r =
+      World(Pair(Tenant("slow", 2, Saturating(70e3)), Tenant("light", 98, requests), 20), 1,
+            &kDefault)
+          .Run();
+  EXPECT_GT(Part(r, 1), .82) << "it could use 87 %";
+  EXPECT_LT(Part(r, 0), .04);
+  EXPECT_GT(Part(r, 0), .01);
+}
+
+// The same on two devices, where windows are granted together.
+TEST(Properties, LongOperationsOfAGangKeepTheirShare) {
+  const auto on = [](Program p, DeviceIndex device) {
+    p.steps[0].device = device;
+    return p;
+  };
+  MixTenant gang = Tenant("gang", 2, Saturating(70e3));
+  gang.threads.push_back(on(Saturating(70e3), 1));
+  Mix mix = Pair(gang, Tenant("on0", 98, Saturating(100)), 20);
+  mix.tenants.push_back(Tenant("on1", 98, on(Saturating(100), 1)));
+  mix.machine.devices = 2;
+  const WorldResult r = World(mix, 1, &kDefault).Run();
+  for (double ns : r.tenants[0].device_ns) EXPECT_NEAR(ns / 20e9, .02, .0105);
+}
+
+// Two that wait for each other go on at the pace of the lesser part, whatever the parts.
+TEST(Properties, MutualWaitsGoOn) {
+  Step meet{.kind = StepKind::kMeet, .duration = Duration::Constant(50)};
+  Program program = Saturating(200);
+  program.steps[0].repeat = 10;
+  program.steps.push_back(meet);
+  for (double weight : {50.0, 10.0}) {
+    MixTenant a = Tenant("a", weight, program), b = Tenant("b", 100 - weight, program);
+    a.partner = 1;
+    b.partner = 0;
+    const WorldResult r = World(Pair(a, b, 10), 1, &kDefault).Run();
+    for (size_t i : {0, 1}) EXPECT_GT(Part(r, i), weight < 50 ? .1 : .28) << weight;
+  }
+}
+
 TEST(Properties, LowEstimatesAndFloodsGainNothing) {
   Program low = Saturating(1000);
   low.steps[0].estimate = .01;
