@@ -148,7 +148,7 @@ void DeviceArbiter::Bill(Nanos now) {
     }
     if (!s.running) continue;
     Charge(s, each);
-    s.unfinished += each;
+    if (running == 1) s.unfinished += each;  // others in between only look like a long one
     stats_.billed += Nanos(static_cast<int64_t>(each));
     if (t == holder_) ran_ += each;
   }
