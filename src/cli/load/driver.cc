@@ -10,12 +10,12 @@ namespace {
 static_assert(sizeof(abi::DriverFns) == abi::kDriverSymbolCount * sizeof(void*));
 
 const abi::DriverFns* LoadAll(void* library) {
-  auto* const fns = new abi::DriverFns;  // as long as the process lives
+  static abi::DriverFns fns;  // one driver for as long as the process lives
   for (unsigned i = 0; i < abi::kDriverSymbolCount; ++i) {
     void* const fn = ::dlsym(library, abi::driver_name(static_cast<abi::DriverSymbol>(i)));
-    std::memcpy(reinterpret_cast<char*>(fns) + i * sizeof(void*), &fn, sizeof(fn));
+    std::memcpy(reinterpret_cast<char*>(&fns) + i * sizeof(void*), &fn, sizeof(fn));
   }
-  return fns;
+  return &fns;
 }
 
 }  // namespace

@@ -184,6 +184,8 @@ ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t se
   };
   const auto later = [&](const Arrival& arrival, const std::vector<TenantId>& tenants) {
     for (size_t i = 0; i < arrival.size(); ++i) {
+      // One that ran from the start and had to give way: no arrival of ours, and it never leaves.
+      if (arrival[i].instance >= of_instance.size()) continue;
       Waiting& w = of_instance[arrival[i].instance];
       departures.push({now + w.lifetime, tenants[i], arrival[i].instance});
       waited += now - w.since;
