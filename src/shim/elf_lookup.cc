@@ -113,15 +113,13 @@ const link_map* LoadedObjects() noexcept {
   return nullptr;
 }
 
-extern "C" __attribute__((visibility("hidden"))) const ElfW(Dyn) _DYNAMIC[];
-
 // dl_iterate_phdr of the C library itself. Null when this object is not in the program's own name
 // space (dlmopen): what that list has is not for us.
 void* PlainIterate() noexcept {
   bool listed = false;
   void* found = nullptr;
   for (const link_map* m = LoadedObjects(); m != nullptr; m = m->l_next) {
-    listed = listed || m->l_ld == _DYNAMIC;
+    listed = listed || m->l_ld == _DYNAMIC;  // link.h; the linker's own name for this object's
     if (found != nullptr || m->l_ld == nullptr) continue;
     Module module;
     module.base = m->l_addr;
