@@ -174,7 +174,7 @@ class Node {
   void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
                       uint64_t begin_ns, bool quiet);
   void Learn(Tenant& tenant, unsigned share);
-  void Measure(Tenant& tenant, unsigned share, bool quiet);
+  void Measure(Tenant& tenant, unsigned share, bool quiet, bool settled);
   // node_publish.cc
   void PublishOverhead(Tenant& tenant, unsigned share);
   void Publish(unsigned device);

@@ -13,6 +13,7 @@ using std::chrono::milliseconds;
 // A sample counts when nothing was booked for this long before it: 100 ms for work in progress, and
 // NVML's own lag on top.
 constexpr uint64_t kStillNs = 220'000'000;
+constexpr uint64_t kSettledNs = 1'500'000'000;  // longer than a driver takes to answer
 // Absence from NVML's list is believed only this long after a death: the list may lag.
 constexpr uint64_t kListLagNs = 250'000'000;
 // Where NVML lists no processes, or the pid lives again as somebody else: longer than any teardown
@@ -181,7 +182,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
              "its usage segment was written over: its books no longer add up");
     if (figures) {
       Learn(tenant, s);
-      Measure(tenant, s, quiet);
+      Measure(tenant, s, quiet, quiet && share.changed_ns + kSettledNs <= begin_ns);
     }
     ReleaseLeaving(tenant, s, reading, begin_ns, quiet);
     // What was deducted for over-charged contexts goes with them, not a reading later.
@@ -332,7 +333,7 @@ void Node::Learn(Tenant& tenant, unsigned share) {
   }
 }
 
-void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
+void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet, bool settled_books) {
   Share& share = tenant.shares[share_index];
   const device::Info& info = source_.devices()[share.device];
   const std::string key = Learned::Key(info.name, source_.driver_version(), tenant.module_loading);
@@ -355,7 +356,8 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet) {
       .gap_bytes = attached - charged,
       .ceiling_bytes = with_context * static_cast<int64_t>(learned_.Ceiling(key).n) - contexts,
       .floor_bytes = -contexts + contexts / 8,
-      .quiet = quiet};
+      .quiet = quiet,
+      .settled = settled_books};
   if (!settled && sample.gap_bytes < 0) sample.gap_bytes = 0;
   const int64_t beyond = share.overhead.Add(sample);
   // Whatever it charges, and however restless it is: more than every limit that was in force, for

@@ -120,7 +120,8 @@ constexpr int64_t kMiB = 1 << 20;
 TEST(Overhead, RisesAtOnceFallsSlowly) {
   Overhead o;
   const auto add = [&](int64_t gap, bool quiet = true) {
-    return o.Add({.gap_bytes = gap * kMiB, .ceiling_bytes = 640 * kMiB, .quiet = quiet});
+    return o.Add(
+        {.gap_bytes = gap * kMiB, .ceiling_bytes = 640 * kMiB, .quiet = quiet, .settled = quiet});
   };
   EXPECT_EQ(add(100, false), 0);
   EXPECT_EQ(o.bytes(), 0);  // somebody was charging: the sample says nothing
@@ -129,6 +130,13 @@ TEST(Overhead, RisesAtOnceFallsSlowly) {
   add(20);
   EXPECT_EQ(o.bytes(), 80 * kMiB);
   for (int i = 0; i < 20; ++i) add(20);
+  EXPECT_EQ(o.bytes(), 20 * kMiB);
+  // 224 MiB are charged and the driver has not been asked yet: quiet, but no reason to fall.
+  for (int i = 0; i < 20; ++i)
+    o.Add({.gap_bytes = -204 * kMiB,
+           .ceiling_bytes = 640 * kMiB,
+           .floor_bytes = -448 * kMiB,
+           .quiet = true});
   EXPECT_EQ(o.bytes(), 20 * kMiB);
 }
 
@@ -148,11 +156,18 @@ TEST(Overhead, BeyondTheCeilingIsAFindingOnlyWhenSeenTwice) {
 
 TEST(Overhead, DeductsForContextsOnlyWhileTheyAreCharged) {
   Overhead o;
-  o.Add({.gap_bytes = -200 * kMiB, .ceiling_bytes = 0, .floor_bytes = -400 * kMiB, .quiet = true});
+  o.Add({.gap_bytes = -200 * kMiB,
+         .ceiling_bytes = 0,
+         .floor_bytes = -400 * kMiB,
+         .quiet = true,
+         .settled = true});
   EXPECT_EQ(o.bytes(), -50 * kMiB);
   for (int i = 0; i < 40; ++i)
-    o.Add(
-        {.gap_bytes = -999 * kMiB, .ceiling_bytes = 0, .floor_bytes = -400 * kMiB, .quiet = true});
+    o.Add({.gap_bytes = -999 * kMiB,
+           .ceiling_bytes = 0,
+           .floor_bytes = -400 * kMiB,
+           .quiet = true,
+           .settled = true});
   EXPECT_EQ(o.bytes(), -400 * kMiB);
   o.Add({.gap_bytes = -400 * kMiB, .floor_bytes = 0, .quiet = false});  // the contexts went
   EXPECT_EQ(o.bytes(), 0);
