@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 
+#include "src/base/clock.h"
 #include "src/cli/app.h"
 #include "src/cli/machines.h"
 #include "src/cli/tenancy.h"
@@ -31,12 +32,6 @@ struct Operation {
   unsigned device, kind;
   bool synced;
 };
-
-double NowS() {
-  timespec t;
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
-}
 
 double Rounded(double us) { return std::round(us * 10) / 10; }
 

@@ -1,4 +1,5 @@
 #include "src/daemon/compute.h"
+#include "src/base/clock.h"
 
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -34,15 +35,10 @@ constexpr Nanos kBudgetEvery = milliseconds(20);
 constexpr int kNice = -10;  // late polls are unfair windows; where it may
 
 Nanos Now(clockid_t clock = CLOCK_MONOTONIC) {
-  timespec t;
-  ::clock_gettime(clock, &t);
-  return Nanos(int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec);
+  return Nanos(static_cast<int64_t>(MonotonicNs(clock)));
 }
 
-void SleepUntil(Nanos when) {
-  const timespec t{when.count() / 1'000'000'000, when.count() % 1'000'000'000};
-  ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr);
-}
+void SleepUntil(Nanos when) { divvy::SleepUntil(when.count()); }
 
 }  // namespace
 

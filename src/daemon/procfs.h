@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "src/base/clock.h"
 #include "src/base/result.h"
 #include "src/base/unique_fd.h"
 
@@ -46,7 +47,6 @@ std::string EnvironmentOf(pid_t pid, const std::string& name);  // at its exec; 
 // False in a container: there NVML's pids and SO_PEERCRED's would not be the same numbers.
 bool InInitialPidNamespace();
 
-uint64_t MonotonicNs();
 double WallClock();  // seconds since the epoch
 
 }  // namespace divvy::daemon

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "src/base/clock.h"
 #include "src/cli/app.h"
 #include "src/cli/load/driver.h"
 #include "src/cli/load/ipc_helper.h"
@@ -55,12 +56,6 @@ void StopOnSignals() {
   };  // no SA_RESTART: sleeps end
   ::sigaction(SIGINT, &act, nullptr);
   ::sigaction(SIGTERM, &act, nullptr);
-}
-
-int64_t NowNs() {
-  timespec now;
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
 void Hold(int64_t ns) {

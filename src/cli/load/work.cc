@@ -11,23 +11,13 @@
 #include <thread>
 #include <vector>
 
+#include "src/base/clock.h"
 #include "src/cli/load/operation.h"
 
 namespace divvy::cli {
 namespace {
 
 using nlohmann::json;
-
-int64_t NowNs() {
-  timespec t;
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
-
-void SleepUntil(int64_t when_ns) {
-  const timespec t{when_ns / 1'000'000'000, when_ns % 1'000'000'000};
-  ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr);
-}
 
 json Latencies(std::vector<int64_t> ns) {
   if (ns.empty()) return nullptr;

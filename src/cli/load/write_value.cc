@@ -1,4 +1,5 @@
 #include "src/cli/load/write_value.h"
+#include "src/base/clock.h"
 
 #include <time.h>
 
@@ -10,12 +11,6 @@ namespace divvy::cli {
 namespace {
 
 constexpr int kRounds = 500, kBatch = 50;
-
-int64_t NowNs() {
-  timespec t;
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
 
 int64_t Median(std::vector<int64_t>& values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());

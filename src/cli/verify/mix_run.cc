@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "src/base/clock.h"
 #include "src/base/paths.h"
 #include "src/base/unique_fd.h"
 #include "src/cli/machines.h"
@@ -21,12 +22,6 @@ namespace {
 
 using nlohmann::json;
 constexpr double kStartWithinS = 30, kEndWithinS = 20;
-
-double NowS() {
-  timespec t;
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
-}
 
 std::string Micros(double us) { return std::to_string(static_cast<int64_t>(us * 1000)) + "ns"; }
 std::string Number(double x) {
