@@ -112,6 +112,7 @@ int Main(int argc, char** argv) {
 #ifdef DIVVY_SIMULATE_DEVICE
   AddSimulateDevice(*simulate);
 #endif
+  AddDoctor(app);
   AddDaemon(app);
   AddVersion(app);
   try {

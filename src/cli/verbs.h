@@ -14,6 +14,7 @@ void AddLoad(CLI::App& app);
 void AddRecord(CLI::App& app);
 void AddVerify(CLI::App& app);
 void AddVerifyCompute(CLI::App& verify);
+void AddDoctor(CLI::App& app);
 void AddDaemon(CLI::App& app);
 void AddVersion(CLI::App& app);
 
