@@ -167,14 +167,14 @@ class Node {
 
   // node_sample.cc
   void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
-             const std::map<uint64_t, uint64_t>& sequences_before);
+             const std::map<uint64_t, BooksLook>& looks_before);
   void ReleaseUnread(unsigned device);
   Attribution& Attribute(pid_t pid);
   uint64_t TenantByAncestry(pid_t pid, uint64_t preferred = 0) const;
   void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
                       uint64_t begin_ns, bool quiet);
   void Learn(Tenant& tenant, unsigned share);
-  void Measure(Tenant& tenant, unsigned share, bool quiet, bool settled);
+  void Measure(Tenant& tenant, unsigned share, bool quiet, const BooksLook& before);
   // node_publish.cc
   void PublishOverhead(Tenant& tenant, unsigned share);
   void Publish(unsigned device);

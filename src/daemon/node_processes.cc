@@ -322,7 +322,7 @@ void Node::Credit(Tenant& tenant, Process& process, unsigned share, uint64_t uni
 
 void Node::Release(Tenant& tenant, uint32_t slot) {
   region::Usage& usage = tenant.segments->usage();
-  // The sum that ChargeSequence makes must not fall back to a former value.
+  // The sum that LookAtBooks makes must not fall back to a former value.
   tenant.epoch += usage.slot[slot].charges.load(std::memory_order_relaxed) + 1;
   compute_.RemoveProcess(tenant.id, slot);
   region::ResetSlot(usage, slot, tenant.segments->book_sequence());

@@ -13,7 +13,9 @@ using std::chrono::milliseconds;
 // A sample counts when nothing was booked for this long before it: 100 ms for work in progress, and
 // NVML's own lag on top.
 constexpr uint64_t kStillNs = 220'000'000;
-constexpr uint64_t kSettledNs = 1'500'000'000;  // longer than a driver takes to answer
+// What a pool gives back to the driver by itself is credited when the program next waits for the
+// device: a while after that.
+constexpr uint64_t kPoolsSettledNs = 1'500'000'000;
 // Absence from NVML's list is believed only this long after a death: the list may lag.
 constexpr uint64_t kListLagNs = 250'000'000;
 // Where NVML lists no processes, or the pid lives again as somebody else: longer than any teardown
@@ -57,13 +59,13 @@ Node::Plan Node::SamplePlan() const {
 
 void Node::Sample(unsigned device) {
   const std::lock_guard one_reader(source_mutex_);
-  std::map<uint64_t, uint64_t> before;
+  std::map<uint64_t, BooksLook> before;
   uint64_t begin_ns = 0;
   {
     const std::lock_guard lock(mutex_);
     begin_ns = MonotonicNs();
     for (const auto& [tenant, s] : devices_[device].shares)
-      before[tenant->id] = ChargeSequence(*tenant);
+      before[tenant->id] = LookAtBooks(*tenant);
   }
   const Result<device::Reading> reading = source_.Read(device);
   // Only where somebody could take time from somebody.
@@ -100,7 +102,7 @@ void Node::ReleaseUnread(unsigned device) {
 }
 
 void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
-                 const std::map<uint64_t, uint64_t>& sequences_before) {
+                 const std::map<uint64_t, BooksLook>& looks_before) {
   DeviceState& state = devices_[device];
   state.fault.clear();
   state.reading = reading;
@@ -158,14 +160,15 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     Tenant& tenant = *of.tenant;
     const unsigned s = of.share;
     Share& share = tenant.shares[s];
-    const uint64_t now_sequence = ChargeSequence(tenant);
-    if (now_sequence != share.sequence_seen) {
-      share.sequence_seen = now_sequence;
+    const BooksLook now = LookAtBooks(tenant);
+    if (now.sequence != share.sequence_seen) {
+      share.sequence_seen = now.sequence;
       share.changed_ns = MonotonicNs();
       last_change_ns_ = share.changed_ns;
     }
-    const auto before = sequences_before.find(tenant.id);
-    const bool quiet = before != sequences_before.end() && before->second == now_sequence &&
+    const auto looked = looks_before.find(tenant.id);
+    const BooksLook before = looked == looks_before.end() ? BooksLook{} : looked->second;
+    const bool quiet = looked != looks_before.end() && before.sequence == now.sequence &&
                        share.changed_ns + kStillNs <= begin_ns;
     share.measured = figures;
     share.unattached_bytes = sums[tenant.id].unattached;
@@ -174,7 +177,9 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
       Process::OnDevice& on = process.device[s];
       const device::ProcessMemory* p = Listed(reading, process.id.pid);
       const uint64_t bytes = p == nullptr ? 0 : p->used.value_or(Bytes{}).n;
-      on.settled_readings = quiet && bytes == on.nvml_bytes ? on.settled_readings + 1 : 0;
+      on.settled_readings = quiet && before.still && now.still && bytes == on.nvml_bytes
+                                ? on.settled_readings + 1
+                                : 0;
       on.nvml_bytes = bytes;
     }
     if (quiet && (!tenant.segments->UsageHeadIntact() || !BooksAgree(tenant, s)))
@@ -182,7 +187,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
              "its usage segment was written over: its books no longer add up");
     if (figures) {
       Learn(tenant, s);
-      Measure(tenant, s, quiet, quiet && share.changed_ns + kSettledNs <= begin_ns);
+      Measure(tenant, s, quiet, before);
     }
     ReleaseLeaving(tenant, s, reading, begin_ns, quiet);
     // What was deducted for over-charged contexts goes with them, not a reading later.
@@ -273,7 +278,9 @@ void Node::ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading&
           Listed(reading, process.id.pid) == nullptr && SlotBytes(tenant, slot, share) != 0 &&
           quiet) {
         Credit(tenant, process, share, SlotBytes(tenant, slot, share) / region::kUnitBytes);
-        tenant.segments->usage().slot[slot].device[share].charged_units = 0;
+        region::ProcessSlot& left = tenant.segments->usage().slot[slot];
+        left.device[share].charged_units = 0;
+        left.answered = left.charges.load() >> region::kUnderWayShift;
       }
       continue;
     }
@@ -333,7 +340,7 @@ void Node::Learn(Tenant& tenant, unsigned share) {
   }
 }
 
-void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet, bool settled_books) {
+void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet, const BooksLook& before) {
   Share& share = tenant.shares[share_index];
   const device::Info& info = source_.devices()[share.device];
   const std::string key = Learned::Key(info.name, source_.driver_version(), tenant.module_loading);
@@ -341,23 +348,34 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet, bool settle
       static_cast<int64_t>(KindBytes(tenant, share_index, region::Kind::kContext));
   int64_t with_context = 0;
   bool settled = true;  // every context is known to be made
+  bool listed = true;   // nobody with charges is gone, or about to be found so
   for (const auto& [slot, process] : tenant.processes) {
     const uint64_t context = SlotContextBytes(tenant, slot, share_index);
+    const uint64_t held = SlotBytes(tenant, slot, share_index);
+    listed = listed && (held == 0 || process.device[share_index].nvml_bytes != 0);
     if (context == 0) continue;
     ++with_context;
-    const bool more = SlotBytes(tenant, slot, share_index) > context;
+    const bool more = held > context;
     settled = settled && (more || process.device[share_index].settled_readings >= kSettled);
   }
   // A process may have several contexts, each charged.
   with_context = std::max(with_context, contexts / static_cast<int64_t>(learned_.Context(key).n));
   const int64_t attached = static_cast<int64_t>(share.nvml_bytes - share.unattached_bytes);
   const int64_t charged = static_cast<int64_t>(ChargedBytes(tenant, share_index));
+  const bool pools = KindBytes(tenant, share_index, region::Kind::kPool) != 0 ||
+                     KindBytes(tenant, share_index, region::Kind::kGraph) != 0;
+  // Last: what was read above is of the reading's moment if the books are as they were before it.
+  const BooksLook now = LookAtBooks(tenant);
+  const bool comparable =
+      quiet && before.still && now.still && before.sequence == now.sequence && listed &&
+      LeavingBytes(tenant, share_index) == 0 &&
+      (!pools || share.changed_ns + kPoolsSettledNs <= devices_[share.device].read_ns);
   Overhead::Sample sample{
       .gap_bytes = attached - charged,
       .ceiling_bytes = with_context * static_cast<int64_t>(learned_.Ceiling(key).n) - contexts,
       .floor_bytes = -contexts + contexts / 8,
       .quiet = quiet,
-      .settled = settled_books};
+      .comparable = comparable};
   if (!settled && sample.gap_bytes < 0) sample.gap_bytes = 0;
   const int64_t beyond = share.overhead.Add(sample);
   // Whatever it charges, and however restless it is: more than every limit that was in force, for

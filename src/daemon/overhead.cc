@@ -13,9 +13,9 @@ int64_t Overhead::Add(const Sample& sample) {
   const int64_t ceiling = std::max<int64_t>(sample.ceiling_bytes, 0);
   const int64_t gap =
       std::clamp(sample.gap_bytes, std::min<int64_t>(sample.floor_bytes, 0), ceiling);
-  if (gap >= bytes_ || (sample.settled && bytes_ - gap <= kSnap)) {
+  if (gap >= bytes_ || (sample.comparable && bytes_ - gap <= kSnap)) {
     bytes_ = gap;
-  } else if (sample.settled) {
+  } else if (sample.comparable) {
     bytes_ -= (bytes_ - gap) / 4;
   }
   const bool beyond = sample.gap_bytes > ceiling;

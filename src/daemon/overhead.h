@@ -3,7 +3,7 @@
 //
 // Pure: time comes with each sample. The rule: a sample counts only when nothing was charged or
 // credited around it (the caller says so: `quiet`); the figure rises at once, falls by a quarter of
-// the way per sample that is `settled`, and is never more than `ceiling`. What lies beyond the
+// the way per sample that is `comparable`, and is never more than `ceiling`. What lies beyond the
 // ceiling in two quiet samples running is a finding, not overhead.
 #pragma once
 
@@ -18,9 +18,9 @@ class Overhead {
     int64_t ceiling_bytes = 0;  // what contexts may explain
     int64_t floor_bytes = 0;    // <= 0: what over-charged contexts may explain
     bool quiet = false;
-    // Still for so long that nothing charged can be on its way to the driver any more: memory that
-    // is charged and not yet taken looks like a charge that was too high.
-    bool settled = false;
+    // All that was charged had been taken, and nothing was being given back: memory that is charged
+    // and not yet taken looks like a charge that was too high.
+    bool comparable = false;
   };
 
   // Returns how much lies beyond the ceiling, 0 for nothing (or not sure yet).

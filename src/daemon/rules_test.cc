@@ -120,8 +120,10 @@ constexpr int64_t kMiB = 1 << 20;
 TEST(Overhead, RisesAtOnceFallsSlowly) {
   Overhead o;
   const auto add = [&](int64_t gap, bool quiet = true) {
-    return o.Add(
-        {.gap_bytes = gap * kMiB, .ceiling_bytes = 640 * kMiB, .quiet = quiet, .settled = quiet});
+    return o.Add({.gap_bytes = gap * kMiB,
+                  .ceiling_bytes = 640 * kMiB,
+                  .quiet = quiet,
+                  .comparable = quiet});
   };
   EXPECT_EQ(add(100, false), 0);
   EXPECT_EQ(o.bytes(), 0);  // somebody was charging: the sample says nothing
@@ -160,14 +162,14 @@ TEST(Overhead, DeductsForContextsOnlyWhileTheyAreCharged) {
          .ceiling_bytes = 0,
          .floor_bytes = -400 * kMiB,
          .quiet = true,
-         .settled = true});
+         .comparable = true});
   EXPECT_EQ(o.bytes(), -50 * kMiB);
   for (int i = 0; i < 40; ++i)
     o.Add({.gap_bytes = -999 * kMiB,
            .ceiling_bytes = 0,
            .floor_bytes = -400 * kMiB,
            .quiet = true,
-           .settled = true});
+           .comparable = true});
   EXPECT_EQ(o.bytes(), -400 * kMiB);
   o.Add({.gap_bytes = -400 * kMiB, .floor_bytes = 0, .quiet = false});  // the contexts went
   EXPECT_EQ(o.bytes(), 0);

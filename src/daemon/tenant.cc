@@ -6,11 +6,20 @@
 
 namespace divvy::daemon {
 
-uint64_t ChargeSequence(const Tenant& tenant) {
-  uint64_t sum = tenant.epoch;
-  for (const auto& [slot, process] : tenant.processes)
-    sum += tenant.segments->usage().slot[slot].charges.load(std::memory_order_acquire);
-  return sum;
+BooksLook LookAtBooks(const Tenant& tenant) {
+  BooksLook look{.sequence = tenant.epoch};
+  for (const auto& [index, process] : tenant.processes) {
+    const region::ProcessSlot& slot = tenant.segments->usage().slot[index];
+    // In this order, see UnderWay.
+    const bool charging = slot.op.word.load(std::memory_order_acquire) != 0;
+    const uint64_t answered = slot.answered.load(std::memory_order_acquire);
+    const uint64_t charges = slot.charges.load(std::memory_order_acquire);
+    look.sequence += charges;
+    // What a dead process waited for ends with it; its charges are leaving.
+    if (process.state == Process::State::kLive)
+      look.still = look.still && !charging && region::UnderWay(answered, charges) == 0;
+  }
+  return look;
 }
 
 uint64_t ChargedBytes(const Tenant& tenant, unsigned share) {

@@ -126,9 +126,17 @@ struct Tenant {
   std::map<std::string, uint64_t> refusals;  // by cause
 };
 
-// Σ of the live slots' charge sequences and the daemon's own changes: equal before and after a
-// reading of NVML means that nothing was booked in between.
-uint64_t ChargeSequence(const Tenant& tenant);
+// The tenant's books at one moment.
+struct BooksLook {
+  // Σ of the live slots' charge sequences and the daemon's own changes: equal before and after a
+  // reading of NVML means that nothing was booked in between.
+  uint64_t sequence = 0;
+  // No process was in the middle of a charge, and none waited for the driver's answer to what is
+  // charged (region::UnderWay). With equal sequences and still before and after a reading, charges
+  // and reading are of the same moment.
+  bool still = true;
+};
+BooksLook LookAtBooks(const Tenant& tenant);
 uint64_t ChargedBytes(const Tenant& tenant, unsigned share);
 uint64_t LeavingBytes(const Tenant& tenant, unsigned share);
 uint64_t KindBytes(const Tenant& tenant, unsigned share, region::Kind kind);  // all slots

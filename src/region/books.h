@@ -44,9 +44,11 @@ struct NoSteps {
 // Changes `device`'s book and the slot's charge by `delta_units`. A positive delta that would take
 // the book above `limit_units` is refused (false, nothing changed). A negative delta is clamped to
 // what the slot holds. `sequence` is the slot's own counter, kept by the caller across calls.
+// `begun`: allocations and frees that are under way from now on because of this change (-1, 0, 1;
+// UnderWay in layout.h).
 template <typename Steps = NoSteps>
 inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_units,
-                   uint64_t limit_units, Kind kind, uint32_t& sequence,
+                   uint64_t limit_units, Kind kind, uint32_t& sequence, int begun = 0,
                    const Steps& at = {}) noexcept(noexcept(at(BookStep::kBegin))) {
   at(BookStep::kBegin);
   ProcessSlot& mine = usage.slot[slot];
@@ -96,6 +98,10 @@ inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_u
   mine.done_sequence.store(sequence, std::memory_order_release);
   account.charged_units.store(target, std::memory_order_release);
   at(BookStep::kMoved);
+  // Before op.word is cleared: whoever finds it clear finds the change counted.
+  const uint64_t step = 1 + static_cast<uint64_t>(begun) * kUnderWayOne;
+  mine.charges.store(mine.charges.load(std::memory_order_relaxed) + step,
+                     std::memory_order_release);
   mine.op.word.store(0, std::memory_order_release);
   U64& by_kind = account.kind_units[static_cast<unsigned>(kind)];
   const uint64_t k = by_kind.load(std::memory_order_relaxed);
@@ -103,7 +109,6 @@ inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_u
                     ? 0
                     : k + static_cast<uint64_t>(delta_units),
                 std::memory_order_relaxed);
-  mine.charges.store(mine.charges.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   at(BookStep::kEnd);
   return true;
 }
@@ -185,6 +190,7 @@ inline void ResetSlot(Usage& usage, uint32_t slot, uint32_t& daemon_sequence) no
   s.refusals = 0;
   s.launches = 0;
   s.charges = 0;
+  s.answered = 0;
   s.state_flags = 0;
   for (SlotDevice& d : s.device) {
     d.charged_units = 0;

@@ -62,7 +62,7 @@ TEST_F(BooksTest, ExactAfterAKillAtEachStep) {
         ASSERT_TRUE(Charge(1, 100));
         uint32_t before_kill = sequence_[1];
         try {
-          Change(*usage_, 1, 0, delta, kMaxUnits, Kind::kLinear, before_kill, [&](BookStep s) {
+          Change(*usage_, 1, 0, delta, kMaxUnits, Kind::kLinear, before_kill, 0, [&](BookStep s) {
             if (s == kill) throw Killed{};
           });
         } catch (Killed) {
@@ -97,6 +97,32 @@ TEST_F(BooksTest, ThreadsOfManySlotsNeitherLoseNorGain) {
   for (uint32_t s = 1; s <= 4; ++s) sum += Charged(s);
   EXPECT_EQ(Units(), sum);
   EXPECT_LE(sum, 1000u);
+}
+
+TEST_F(BooksTest, CountsWhatIsUnderWay) {
+  ProcessSlot& slot = usage_->slot[1];
+  const auto under_way = [&] { return UnderWay(slot.answered, slot.charges); };
+  const auto change = [&](int64_t units, int begun) {
+    ASSERT_TRUE(Change(*usage_, 1, 0, units, kMaxUnits, Kind::kLinear, sequence_[1], begun));
+  };
+  change(10, 1);  // an allocation begins
+  EXPECT_EQ(under_way(), 1u);
+  change(5, 1);
+  EXPECT_EQ(under_way(), 2u);
+  slot.answered += 2;
+  EXPECT_EQ(under_way(), 0u);
+  slot.answered -= 1;  // a free begins
+  EXPECT_EQ(under_way(), 1u);
+  change(-10, -1);
+  EXPECT_EQ(under_way(), 0u);
+  change(3, 0);
+  EXPECT_EQ(under_way(), 0u);
+  EXPECT_EQ(slot.charges & (kUnderWayOne - 1), 4u);  // each change is told apart
+  EXPECT_FALSE(Change(*usage_, 1, 0, 10, 5, Kind::kLinear, sequence_[1], 1));
+  EXPECT_EQ(under_way(), 0u);
+  change(3, 1);
+  ResetSlot(*usage_, 1, sequence_[0]);
+  EXPECT_EQ(under_way(), 0u);
 }
 
 TEST_F(BooksTest, AScribbledBookNeverWraps) {

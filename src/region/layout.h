@@ -19,7 +19,7 @@ namespace divvy::region {
 
 constexpr uint32_t kPolicyMagic = 0x59504c44;  // "DLPY"
 constexpr uint32_t kUsageMagic = 0x59535544;   // "DUSY"
-constexpr uint32_t kLayoutVersion = 2;
+constexpr uint32_t kLayoutVersion = 3;
 
 constexpr unsigned kMaxDevices = 16;  // devices of one tenant, in the order of its share list
 constexpr unsigned kMaxSlots = 4096;  // processes of one tenant; slot 0 is the daemon's
@@ -146,13 +146,32 @@ struct alignas(64) ProcessSlot {
   SlotOp op;
   U64 refusals;
   U64 launches;     // submissions of GPU work seen (relaxed, per process)
-  U64 charges;      // charge sequence: bumped by each charge or credit (the audit's stillness test)
+  U64 charges;      // UnderWay below; its low part is bumped by each charge or credit
   U32 state_flags;  // ShimState below
   U32 reserved0;
-  uint8_t reserved[48];
+  U64 answered;  // UnderWay below
+  uint8_t reserved[40];
   SlotDevice device[kMaxDevices];
 };
-static_assert(sizeof(ProcessSlot) % 64 == 0);
+static_assert(sizeof(ProcessSlot) == 1280);
+
+// Allocations charged that the driver has not answered yet, and frees that the driver was asked for
+// and that are not credited yet. While there are any, what the driver holds may be less than what
+// is charged and says nothing of how much it takes beyond the charges.
+//
+// Half of the count is in the high bits of `charges`, written with each charge and credit by
+// whoever has the slot's turn: an allocation begins (+1), a free ends (-1). The other half is
+// `answered`, written by any thread: an allocation was answered (+1), a free begins (-1).
+// To say of a reading of the driver's figures that nothing was under way, look before and after it:
+// at op.word (acquire: clear means that the change is counted), then `answered` (acquire: whoever
+// sees an answer sees the charge before it), then `charges`. Nothing in op.word and nothing under
+// way both times, and `charges` equal.
+constexpr unsigned kUnderWayShift = 40;
+constexpr uint64_t kUnderWayOne = uint64_t{1} << kUnderWayShift;
+constexpr uint32_t UnderWay(uint64_t answered, uint64_t charges) {
+  return static_cast<uint32_t>((charges >> kUnderWayShift) - answered) &
+         ((1u << (64 - kUnderWayShift)) - 1);
+}
 
 enum ShimState : uint32_t {
   kShimActive = 1u << 0,

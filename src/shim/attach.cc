@@ -65,6 +65,23 @@ void FillHeld(const Session& session, wire::Hello* hello) noexcept {
   }
 }
 
+// What is under way ends in the new slot. A thread that is just about to tell the old one would be
+// missed there; in the moment that is left it is not, and then overhead does not fall any more: the
+// safe side. Under books: only `answered` can change meanwhile.
+void CarryUnderWay(const Session* from, region::ProcessSlot& to) noexcept {
+  uint64_t told = 0;
+  if (from != nullptr) {
+    to.charges.store(
+        from->Slot().charges.load(std::memory_order_relaxed) & ~(region::kUnderWayOne - 1),
+        std::memory_order_relaxed);
+    told = from->Slot().answered.load(std::memory_order_relaxed);
+  }
+  to.answered.store(told, std::memory_order_relaxed);
+  g_process.answered.store(&to.answered);
+  if (from != nullptr)
+    to.answered.fetch_add(from->Slot().answered.load() - told, std::memory_order_relaxed);
+}
+
 // Under attach_lock and books: nobody is changing a book while the session changes.
 void Adopt(const Welcomed& welcomed, uint32_t ns_pid) noexcept {
   Session& next = g_process.sessions[g_process.session_count % kSessions];
@@ -89,6 +106,7 @@ void Adopt(const Welcomed& welcomed, uint32_t ns_pid) noexcept {
   // operations of its own: continue after the newest.
   next.sequence = static_cast<uint32_t>(slot.done_sequence.load(std::memory_order_relaxed));
   slot.ns_pid.store(ns_pid, std::memory_order_relaxed);
+  CarryUnderWay(g_process.session.load(std::memory_order_relaxed), slot);
   slot.state_flags.store(
       region::kShimActive |
           (g_process.degraded.load(std::memory_order_relaxed) != 0 ? region::kShimDegraded : 0u),

@@ -158,6 +158,31 @@ TEST_F(AttachTest, ASuccessorGetsTheChargesInHand) {
   EXPECT_EQ(daemon.BookBytes(), 0u);
 }
 
+TEST_F(AttachTest, WhatIsUnderWayEndsInTheNextDaemonsBooks) {
+  FakeDaemon daemon({FakeShare{}});
+  FreshProcess(daemon.socket());
+  testing::MakeCurrentContext();
+  const auto under_way = [&] {
+    const region::ProcessSlot& slot = daemon.usage().slot[1];
+    return region::UnderWay(slot.answered, slot.charges);
+  };
+  uint32_t middle = 0;
+  Fake().during = [&](const std::string& name) {
+    if (name != "cuMemAlloc_v2" || daemon.policy().generation != 1) return;
+    daemon.Restart(2);
+    CUdeviceptr p;  // another thread's, in effect: it says hello to the new daemon
+    EXPECT_EQ(hook_cuMemAllocManaged(&p, kMiB, 1), CUDA_SUCCESS);
+    middle = under_way();
+  };
+  CUdeviceptr p;
+  ASSERT_EQ(hook_cuMemAlloc_v2(&p, 10 * kMiB), CUDA_SUCCESS);
+  Fake().during = nullptr;
+  EXPECT_EQ(daemon.policy().generation, 2u);
+  EXPECT_EQ(middle, 1u);
+  EXPECT_EQ(under_way(), 0u);
+  EXPECT_EQ(daemon.BookBytes(), 11 * kMiB);
+}
+
 TEST_F(AttachTest, ADeadDaemonsLimitStillHolds) {
   FakeDaemon daemon({FakeShare{1, 100 * kMiB}});
   FreshProcess(daemon.socket());

@@ -35,8 +35,8 @@ uint64_t ChargeableBytes(const Session& s, unsigned d) noexcept {
 }
 
 // `chargeable` receives what could be granted at most, for the decision whether waiting helps.
-Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind,
-              uint64_t* chargeable) noexcept {
+inline Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind, int begun,
+                     uint64_t* chargeable) noexcept {
   if (fresh == nullptr) return Verdict::kNotReady;
   if (__builtin_expect(!g_process.books.Lock(), 0)) {
     Degrade(0);
@@ -50,11 +50,11 @@ Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind,
     *chargeable = ChargeableBytes(*s, static_cast<unsigned>(d));
     const uint64_t rest = s->policy->device[d].rest_bytes.load(std::memory_order_relaxed);
     if (!region::Change(*s->usage, s->slot, static_cast<unsigned>(d), static_cast<int64_t>(units),
-                        *chargeable / kUnitBytes, kind, s->sequence)) {
+                        *chargeable / kUnitBytes, kind, s->sequence, begun)) {
       verdict = Verdict::kOutOfShare;
     } else if (__builtin_expect(units > rest / kUnitBytes, 0)) {
       region::Change(*s->usage, s->slot, static_cast<unsigned>(d), -static_cast<int64_t>(units), 0,
-                     kind, s->sequence);
+                     kind, s->sequence, -begun);
       verdict = Verdict::kDeviceFull;
     } else {
       verdict = Verdict::kGranted;
@@ -74,11 +74,11 @@ void AwaitFreed(Session* s, uint32_t seen, uint64_t left_ns) noexcept {
 }
 
 Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t units, Kind kind,
-                   DriverSymbol symbol) noexcept {
+                   int begun, DriverSymbol symbol) noexcept {
   Verdict v = first;
   if (ForRoom(v)) {
     if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire))
-      if (reclaim(device)) v = TryOn(FreshSession(), device, units, kind, &chargeable);
+      if (reclaim(device)) v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
   }
   Session* s = CurrentSession();
   const uint64_t wait_ns =
@@ -92,14 +92,14 @@ Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t
       // Before the try, so that a credit after it is not missed; seq_cst with Credit's look.
       s->usage->freed_waiters.fetch_add(1);
       const uint32_t seen = s->usage->freed_futex.load();
-      v = TryOn(FreshSession(), device, units, kind, &chargeable);
+      v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
       if (ForRoom(v)) {
         if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire)) reclaim(device);
         AwaitFreed(s, seen, wait_ns - (now - start));
       }
       s->usage->freed_waiters.fetch_sub(1);
     }
-    if (ForRoom(v)) v = TryOn(FreshSession(), device, units, kind, &chargeable);
+    if (ForRoom(v)) v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
   }
   if (v != Verdict::kGranted) {
     const EventCause cause = v == Verdict::kOutOfShare   ? EventCause::kOutOfShare
@@ -113,29 +113,28 @@ Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t
 
 }  // namespace
 
-Verdict Charge(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept {
+namespace {
+
+inline Verdict ChargeWith(int begun, unsigned device, uint64_t units, Kind kind,
+                          DriverSymbol symbol) noexcept {
   uint64_t chargeable = 0;
-  const Verdict v = TryOn(FreshSession(), device, units, kind, &chargeable);
+  const Verdict v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
   if (__builtin_expect(v == Verdict::kGranted, 1)) return v;
-  return ChargeSlow(v, chargeable, device, units, kind, symbol);
+  return ChargeSlow(v, chargeable, device, units, kind, begun, symbol);
 }
 
-Verdict TryCharge(unsigned device, uint64_t units, Kind kind) noexcept {
-  uint64_t chargeable;
-  return TryOn(CurrentSession(), device, units, kind, &chargeable);
-}
-
-void Credit(unsigned device, uint64_t units, Kind kind) noexcept {
-  if (units == 0 || CurrentSession() == nullptr) return;
+// False: nothing was booked, so nothing has ended by it.
+inline bool CreditWith(int begun, unsigned device, uint64_t units, Kind kind) noexcept {
+  if (units == 0 || CurrentSession() == nullptr) return false;
   if (__builtin_expect(!g_process.books.Lock(), 0)) {
     Degrade(1);  // stays booked: the safe side
-    return;
+    return false;
   }
   Session* s = CurrentSession();
   const int d = s->policy_index[device];
   if (d >= 0)
     region::Change(*s->usage, s->slot, static_cast<unsigned>(d), -static_cast<int64_t>(units), 0,
-                   kind, s->sequence);
+                   kind, s->sequence, begun);
   region::Usage& usage = *s->usage;
   g_process.books.Unlock();
   // After the credit: partner of the waiter's fetch_add before its try. On x86 the locked exchange
@@ -150,6 +149,30 @@ void Credit(unsigned device, uint64_t units, Kind kind) noexcept {
     usage.freed_futex.fetch_add(1);
     Futex(&usage.freed_futex, FUTEX_WAKE, INT32_MAX, nullptr);
   }
+  return d >= 0;
+}
+
+}  // namespace
+
+Verdict Charge(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept {
+  return ChargeWith(0, device, units, kind, symbol);
+}
+
+Verdict ChargeAndBegin(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept {
+  return ChargeWith(1, device, units, kind, symbol);
+}
+
+Verdict TryCharge(unsigned device, uint64_t units, Kind kind) noexcept {
+  uint64_t chargeable;
+  return TryOn(CurrentSession(), device, units, kind, 0, &chargeable);
+}
+
+void Credit(unsigned device, uint64_t units, Kind kind) noexcept {
+  CreditWith(0, device, units, kind);
+}
+
+void CreditAndEnd(unsigned device, uint64_t units, Kind kind) noexcept {
+  if (!CreditWith(-1, device, units, kind)) End();
 }
 
 bool Look(unsigned device, Figures* out) noexcept {

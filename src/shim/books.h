@@ -42,10 +42,44 @@ constexpr CUresult CodeOf(Verdict v) {
 // then one event is written. Nothing is booked unless kGranted.
 Verdict Charge(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept;
 
+// The same before the driver is asked for the memory: once granted it is under way
+// (region::UnderWay) until End or CreditAndEnd.
+Verdict ChargeAndBegin(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept;
+
 // Once, without reclaiming, waiting or event: for corrections after the fact.
 Verdict TryCharge(unsigned device, uint64_t units, Kind kind) noexcept;
 
 void Credit(unsigned device, uint64_t units, Kind kind) noexcept;
+// And what was under way for it has ended: a free that the driver has done, an allocation refused.
+void CreditAndEnd(unsigned device, uint64_t units, Kind kind) noexcept;
+
+// Something is under way from here: the driver is about to give memory back that stays charged
+// until it has. False: nothing to tell it to (no region); then there is no End.
+inline bool Begin() noexcept {
+  region::U64* const answered = g_process.answered.load(std::memory_order_relaxed);
+  if (__builtin_expect(answered == nullptr, 0)) return false;
+  answered->fetch_sub(1, std::memory_order_release);
+  return true;
+}
+// Release: partner of the daemon's acquire.
+inline void End() noexcept {
+  region::U64* const answered = g_process.answered.load(std::memory_order_relaxed);
+  if (__builtin_expect(answered != nullptr, 1)) answered->fetch_add(1, std::memory_order_release);
+}
+// From here to the end of its block.
+class Moving {
+ public:
+  Moving() noexcept : begun_(Begin()) {}
+  explicit Moving(bool begun) noexcept : begun_(begun) {}  // by a charge
+  ~Moving() {
+    if (begun_) End();
+  }
+  Moving(const Moving&) = delete;
+  Moving& operator=(const Moving&) = delete;
+
+ private:
+  const bool begun_;
+};
 
 // What the tenant sees of a device. False: no share, or no region.
 struct Figures {

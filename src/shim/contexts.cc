@@ -72,13 +72,9 @@ bool IsPrimary(unsigned device, CUcontext context) noexcept {
                           reinterpret_cast<uint64_t>(context);
 }
 
-}  // namespace
-
-Here PlaceOf(CUcontext context) noexcept {
-  if (context == nullptr) return {-1, 0};
-  if (const uint32_t slot = SlotOf(context)) return {g_process.context[slot].device, slot};
-  // Made where no hook saw it (an export table, a green context): taken in now. Its device is asked
-  // of the driver, so it has to be the current one.
+// A context made where no hook saw it (an export table, a green context) is taken in now. Its
+// device is asked of the driver, so it has to be the current one.
+__attribute__((noinline, cold)) Here TakeIn(CUcontext context) noexcept {
   CUcontext current = nullptr;
   CUdevice ordinal = -1;
   if (g_driver.cuCtxGetCurrent(&current) != CUDA_SUCCESS || current != context ||
@@ -95,6 +91,14 @@ Here PlaceOf(CUcontext context) noexcept {
   return {device, AddContext(context, device, units)};
 }
 
+}  // namespace
+
+Here PlaceOf(CUcontext context) noexcept {
+  if (context == nullptr) return {-1, 0};
+  if (const uint32_t slot = SlotOf(context)) return {g_process.context[slot].device, slot};
+  return TakeIn(context);
+}
+
 Here CurrentPlace() noexcept {
   CUcontext context = nullptr;
   if (g_driver.cuCtxGetCurrent(&context) != CUDA_SUCCESS) return {-1, 0};
@@ -103,7 +107,7 @@ Here CurrentPlace() noexcept {
 
 Verdict ChargeContext(unsigned device, DriverSymbol symbol, uint64_t* units) noexcept {
   *units = Figure(device);
-  const Verdict v = Charge(device, *units, Kind::kContext, symbol);
+  const Verdict v = ChargeAndBegin(device, *units, Kind::kContext, symbol);
   if (v != Verdict::kGranted) *units = 0;
   return v;
 }

@@ -18,7 +18,8 @@ Here CurrentPlace() noexcept;
 // Of a given context; {-1, 0} if it is none.
 Here PlaceOf(CUcontext context) noexcept;
 
-// Before a context is made: charges the figure; `units` is what has to go back if it fails.
+// Before a context is made: charges the figure; `units` is what has to go back if it fails. Under
+// way once granted (ChargeAndBegin).
 Verdict ChargeContext(unsigned device, DriverSymbol symbol, uint64_t* units) noexcept;
 
 // A context exists now; remembered under its handle with what was charged for it. Its slot; 0 if

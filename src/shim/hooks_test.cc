@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <map>
+#include <string>
 #include <thread>
 
 #include "src/shim/attach.h"
@@ -34,11 +36,16 @@ struct HooksTest : ::testing::Test {
   }
   ~HooksTest() override {
     EXPECT_EQ(g_process.degraded, 0u);
+    EXPECT_EQ(UnderWay(), 0u);
     EXPECT_EQ(Fake().pool_queries_unguarded, 0u);
     EXPECT_EQ(Fake().exchanges, 0u);
     testing::FreshProcess("");
   }
   uint64_t Charged() { return daemon.BookBytes(); }
+  uint32_t UnderWay() {
+    const region::ProcessSlot& slot = daemon.usage().slot[1];
+    return region::UnderWay(slot.answered, slot.charges);
+  }
   uint64_t ChargedAs(Kind kind) {
     return daemon.usage().slot[1].device[0].kind_units[static_cast<unsigned>(kind)] *
            region::kUnitBytes;
@@ -93,6 +100,44 @@ TEST_F(HooksTest, KeepsTheChargeWhenTheFreeFails) {
   EXPECT_EQ(Charged(), kMiB);
   EXPECT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
   EXPECT_EQ(Charged(), 0u);
+}
+
+// What is charged and not yet taken, given back and not yet credited can be told by the daemon.
+TEST_F(HooksTest, WhatTheDriverHasNotAnsweredIsUnderWay) {
+  std::map<std::string, uint32_t> seen;
+  Fake().during = [&](const std::string& name) { seen[name] = UnderWay(); };
+  CUdeviceptr p, pitched, pooled;
+  size_t pitch;
+  ASSERT_EQ(hook_cuMemAlloc_v2(&p, kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(UnderWay(), 0u);
+  ASSERT_EQ(hook_cuMemAllocPitch_v2(&pitched, &pitch, 1000, 10, 4), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemAllocAsync(&pooled, kMiB, nullptr), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemAllocAsync(&pooled, kMiB, nullptr), CUDA_SUCCESS);  // reserved already
+  EXPECT_EQ(UnderWay(), 0u);
+  CUmemGenericAllocationHandle handle;
+  CUmemAllocationProp prop{};
+  prop.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  ASSERT_EQ(hook_cuMemCreate(&handle, 2 * kMiB, &prop, 0), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemRelease(handle), CUDA_SUCCESS);
+  CUcontext second;
+  ASSERT_EQ(hook_cuCtxCreate_v2(&second, 0, 0), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuCtxDestroy_v2(second), CUDA_SUCCESS);
+  for (const char* name : {"cuMemAlloc_v2", "cuMemAllocPitch_v2", "cuMemFree_v2", "cuMemAllocAsync",
+                           "cuMemCreate", "cuMemRelease", "cuCtxCreate_v2", "cuCtxDestroy_v2"})
+    EXPECT_EQ(seen[name], 1u) << name;
+  for (const char* name : {"cuMemAlloc_v2", "cuMemAllocAsync", "cuMemCreate", "cuCtxCreate_v2"}) {
+    Fake().fail[name] = CUDA_ERROR_OUT_OF_MEMORY;
+    hook_cuMemAlloc_v2(&p, kMiB);
+    hook_cuMemAllocAsync(&p, 40 * kMiB, nullptr);
+    hook_cuMemCreate(&handle, 2 * kMiB, &prop, 0);
+    hook_cuCtxCreate_v2(&second, 0, 0);
+    EXPECT_EQ(UnderWay(), 0u) << name << " refused";
+    EXPECT_TRUE(Fake().fail.empty()) << name;
+  }
+  hook_cuMemAlloc_v2(&p, 257 * kMiB);  // refused by the share
+  EXPECT_EQ(UnderWay(), 0u);
+  Fake().during = nullptr;
 }
 
 TEST_F(HooksTest, AnUnknownPointerIsTheDriversBusiness) {

@@ -9,24 +9,13 @@ constexpr uint32_t kFirstCapacity = 64;
 constexpr size_t kArenaBytes = sizeof(LiveEntry) * kFirstCapacity * LiveTable::kShards;
 }  // namespace
 
-LiveEntry* LiveTable::Slot(Shard& shard, Family family, uint64_t key) noexcept {
-  if (shard.capacity == 0) return nullptr;
-  const uint32_t mask = shard.capacity - 1;
-  // Ends: there is always an empty place.
-  for (uint32_t i = Home(shard, family, key);; i = (i + 1) & mask) {
-    LiveEntry& entry = shard.entries[i];
-    if (entry.family == Family::kNone || (entry.key == key && entry.family == family))
-      return &entry;
-  }
-}
-
 // Closes the gap by moving back every following entry that may stand there (no tombstones, so a
 // long-lived process does not slow down).
 void LiveTable::Erase(Shard& shard, uint32_t at) noexcept {
   const uint32_t mask = shard.capacity - 1;
   uint32_t hole = at;
   for (uint32_t i = (at + 1) & mask; shard.entries[i].family != Family::kNone; i = (i + 1) & mask) {
-    const uint32_t home = Home(shard, shard.entries[i].family, shard.entries[i].key);
+    const uint32_t home = Home(shard, Hash(shard.entries[i].family, shard.entries[i].key));
     if (((i - home) & mask) >= ((i - hole) & mask)) {
       shard.entries[hole] = shard.entries[i];
       hole = i;
@@ -53,9 +42,11 @@ bool LiveTable::Grow(Shard& shard) noexcept {
   bigger.shift = shard.shift - 1;
   bigger.entries = static_cast<LiveEntry*>(MapPages(sizeof(LiveEntry) * bigger.capacity));
   if (bigger.entries == nullptr) return false;
-  for (uint32_t i = 0; i < shard.capacity; ++i)
-    if (shard.entries[i].family != Family::kNone)
-      *Slot(bigger, shard.entries[i].family, shard.entries[i].key) = shard.entries[i];
+  for (uint32_t i = 0; i < shard.capacity; ++i) {
+    const LiveEntry& entry = shard.entries[i];
+    if (entry.family != Family::kNone)
+      *Slot(bigger, Hash(entry.family, entry.key), entry.family, entry.key) = entry;
+  }
   if (shard.mapped) UnmapPages(shard.entries, sizeof(LiveEntry) * shard.capacity);
   shard.entries = bigger.entries;
   shard.capacity = bigger.capacity;
@@ -66,14 +57,15 @@ bool LiveTable::Grow(Shard& shard) noexcept {
 
 bool LiveTable::Insert(const LiveEntry& entry, LiveEntry* replaced) noexcept {
   if (replaced != nullptr) replaced->family = Family::kNone;
-  Shard& shard = ShardOf(entry.family, entry.key);
+  const uint64_t hash = Hash(entry.family, entry.key);
+  Shard& shard = ShardOf(hash);
   if (!shard.lock.Lock()) return false;
   // Half stays free, so that walks are short; if the kernel has no memory left, go on until one
   // place is.
   bool room = shard.count * 2 < shard.capacity || Grow(shard);
   if (!room) room = shard.count + 1 < shard.capacity;
   if (room) {
-    LiveEntry* at = Slot(shard, entry.family, entry.key);
+    LiveEntry* at = Slot(shard, hash, entry.family, entry.key);
     if (at->family == Family::kNone)
       ++shard.count;
     else if (replaced != nullptr)
@@ -85,9 +77,10 @@ bool LiveTable::Insert(const LiveEntry& entry, LiveEntry* replaced) noexcept {
 }
 
 bool LiveTable::Take(Family family, uint64_t key, LiveEntry* out) noexcept {
-  Shard& shard = ShardOf(family, key);
+  const uint64_t hash = Hash(family, key);
+  Shard& shard = ShardOf(hash);
   if (!shard.lock.Lock()) return false;
-  LiveEntry* at = Slot(shard, family, key);
+  LiveEntry* at = Slot(shard, hash, family, key);
   const bool found = at != nullptr && at->family != Family::kNone;
   if (found) {
     if (out != nullptr) *out = *at;

@@ -53,9 +53,10 @@ class LiveTable {
   // Runs `change(LiveEntry&)` under the shard's lock; it must not change key or family.
   template <typename Change>
   bool Update(Family family, uint64_t key, const Change& change) noexcept {
-    Shard& shard = ShardOf(family, key);
+    const uint64_t hash = Hash(family, key);
+    Shard& shard = ShardOf(hash);
     if (!shard.lock.Lock()) return false;
-    LiveEntry* at = Slot(shard, family, key);
+    LiveEntry* at = Slot(shard, hash, family, key);
     const bool found = at != nullptr && at->family != Family::kNone;
     if (found) change(*at);
     shard.lock.Unlock();
@@ -95,12 +96,21 @@ class LiveTable {
   static uint64_t Hash(Family family, uint64_t key) noexcept {
     return (key ^ (static_cast<uint64_t>(family) << 56)) * 0x9e3779b97f4a7c15u;
   }
-  Shard& ShardOf(Family family, uint64_t key) noexcept { return shard_[Hash(family, key) >> 58]; }
-  static uint32_t Home(const Shard& shard, Family family, uint64_t key) noexcept {
-    return static_cast<uint32_t>((Hash(family, key) << 6) >> shard.shift);
+  Shard& ShardOf(uint64_t hash) noexcept { return shard_[hash >> 58]; }
+  static uint32_t Home(const Shard& shard, uint64_t hash) noexcept {
+    return static_cast<uint32_t>((hash << 6) >> shard.shift);
   }
   // The entry, or the empty place where it would stand; nullptr if the shard has no memory yet.
-  static LiveEntry* Slot(Shard& shard, Family family, uint64_t key) noexcept;
+  static LiveEntry* Slot(Shard& shard, uint64_t hash, Family family, uint64_t key) noexcept {
+    if (shard.capacity == 0) return nullptr;
+    const uint32_t mask = shard.capacity - 1;
+    // Ends: there is always an empty place.
+    for (uint32_t i = Home(shard, hash);; i = (i + 1) & mask) {
+      LiveEntry& entry = shard.entries[i];
+      if (entry.family == Family::kNone || (entry.key == key && entry.family == family))
+        return &entry;
+    }
+  }
   static void Erase(Shard& shard, uint32_t at) noexcept;
   bool Grow(Shard& shard) noexcept;
 

@@ -171,9 +171,15 @@ Verdict PoolAsk(uint32_t pool, uint64_t units, DriverSymbol symbol) noexcept {
   p->in_flight += units;
   p->claimed += more;
   g_process.pools_lock.Unlock();
-  if (more == 0) return Verdict::kGranted;
-  const Verdict v = Charge(p->device, more, p->graph ? Kind::kGraph : Kind::kPool, symbol);
-  if (!g_process.pools_lock.Lock()) return Verdict::kNotReady;
+  if (more == 0) {
+    Begin();
+    return Verdict::kGranted;
+  }
+  const Verdict v = ChargeAndBegin(p->device, more, p->graph ? Kind::kGraph : Kind::kPool, symbol);
+  if (!g_process.pools_lock.Lock()) {
+    if (v == Verdict::kGranted) End();
+    return Verdict::kNotReady;
+  }
   p->claimed -= more;
   if (v == Verdict::kGranted)
     p->booked += more;
@@ -186,6 +192,7 @@ Verdict PoolAsk(uint32_t pool, uint64_t units, DriverSymbol symbol) noexcept {
 Verdict PoolTaken(uint32_t pool, uint64_t units) noexcept {
   Pool* p = At(pool);
   if (p == nullptr || p->device == kNoDevice) return Verdict::kGranted;
+  const Moving moving(true);  // since PoolAsk
   const Kind kind = p->graph ? Kind::kGraph : Kind::kPool;
   uint64_t reserved = 0, used = 0;
   bool known;
@@ -224,6 +231,7 @@ unsigned PoolDevice(uint32_t pool) noexcept {
 void PoolNotTaken(uint32_t pool, uint64_t units) noexcept {
   Pool* p = At(pool);
   if (p == nullptr || p->device == kNoDevice) return;
+  const Moving moving(true);  // since PoolAsk
   if (!g_process.pools_lock.Lock()) return Degrade(5);
   p->in_flight -= units;
   g_process.pools_lock.Unlock();
@@ -330,6 +338,7 @@ bool Reclaim(unsigned device) noexcept {
   const Session* s = CurrentSession();
   const int d = s != nullptr ? s->policy_index[device] : -1;
   if (d < 0) return false;
+  const Moving moving;
   const auto charged = [&] {
     return s->Slot().device[d].charged_units.load(std::memory_order_relaxed);
   };

@@ -22,7 +22,8 @@ uint32_t CurrentPool(unsigned device) noexcept;
 // What graphs allocate on that device.
 uint32_t GraphPool(unsigned device) noexcept;
 
-// Before the driver takes `units` from the pool; if granted, exactly one of the next two follows.
+// Before the driver takes `units` from the pool; if granted, it is under way until exactly one of
+// the next two.
 Verdict PoolAsk(uint32_t pool, uint64_t units, DriverSymbol symbol) noexcept;
 // The driver took them. Verdict other than kGranted: the pool has grown beyond the share, what was
 // taken has to go back (then PoolFreed).

@@ -104,6 +104,7 @@ struct alignas(4096) Process {
   // --- changing the books: one thread at a time ---
   alignas(64) BoundedLock books;
   std::atomic<bool (*)(unsigned device)> reclaim;  // pools: give unused memory back; may be null
+  std::atomic<region::U64*> answered;              // of the slot; nullptr until attached
 
   // --- binding and attaching ---
   alignas(64) BoundedLock bind_lock;

@@ -135,6 +135,28 @@ class Measured(AuditTest):
         self.assertLessEqual(abs(p.policy()["context"] + 256 * MIB - truth), 2 * MIB)
 
 
+    def test_what_the_driver_has_not_answered_is_no_overhead(self):
+        # A thread that is stopped between its charge and the driver: the rest of the tenant must
+        # not be given the room that its charge seems to leave.
+        t = self.m.tenant(2 * GIB, name="t")
+        p = self.with_memory(t, 256 * MIB, 320 * MIB)
+
+        def agreed():
+            share = self.m.share("t")
+            return share["charged_bytes"] + share["overhead_bytes"] == share["nvml_bytes"] and share
+        before = until(agreed, "charges and overhead as NVML has it")["overhead_bytes"]
+        self.assertEqual(p("charge", 0, 512 * MIB, 0, 1), "ok")
+        self.some_readings()
+        self.assertEqual(self.m.share("t")["overhead_bytes"], before)
+        self.assertNotIn("error", p("alloc", 512 * MIB))
+        self.assertEqual(p("answered"), "ok")
+        self.some_readings()
+        self.assertEqual(self.m.share("t")["overhead_bytes"], before)
+        # What was charged and is never taken does fall back, at once.
+        self.assertEqual(p("charge", 0, 64 * MIB), "ok")
+        until(lambda: self.m.share("t")["overhead_bytes"] < before, "less overhead")
+        self.assertEqual(self.findings(), {})
+
     def test_overhead_that_grows_is_no_fault_of_the_tenant(self):
         t = self.m.tenant(2 * GIB, name="t")
         p = self.with_memory(t, GIB, GIB + 96 * MIB)  # the driver holds more than was charged

@@ -103,17 +103,19 @@ std::string SayHello(std::istringstream& in) {
          " " + std::to_string(g_welcome.device_count);
 }
 
-// charge DEVICE BYTES [KIND]: as the shim does, against limit - overhead
+// charge DEVICE BYTES [KIND [BEGUN]]: as the shim does, against limit - overhead; BEGUN 1: the
+// driver has still to answer
 std::string Charge(std::istringstream& in) {
   unsigned device = 0, kind = 0;
   int64_t bytes = 0;
-  in >> device >> bytes >> kind;
+  int begun = 0;
+  in >> device >> bytes >> kind >> begun;
   const region::PolicyDevice& p = g_policy->device[device];
   const int64_t room = static_cast<int64_t>(p.limit_bytes.load()) - p.overhead_bytes.load();
   const auto units = static_cast<int64_t>(region::UnitsOf(static_cast<uint64_t>(std::abs(bytes))));
   const bool ok = region::Change(*g_usage, g_welcome.slot, device, bytes < 0 ? -units : units,
                                  room < 0 ? 0 : static_cast<uint64_t>(room) / region::kUnitBytes,
-                                 static_cast<region::Kind>(kind), g_sequence);
+                                 static_cast<region::Kind>(kind), g_sequence, begun);
   return ok ? "ok" : "refused";
 }
 
@@ -123,10 +125,16 @@ std::string ChargeAndDie(std::istringstream& in) {
   uint64_t bytes = 0;
   in >> device >> bytes;
   region::Change(*g_usage, g_welcome.slot, device, static_cast<int64_t>(region::UnitsOf(bytes)),
-                 region::kMaxUnits, region::Kind::kLinear, g_sequence, [](region::BookStep at) {
+                 region::kMaxUnits, region::Kind::kLinear, g_sequence, 0, [](region::BookStep at) {
                    if (at == region::BookStep::kSwapped) ::raise(SIGKILL);
                  });
   return "alive";
+}
+
+// answered: the driver's answer to what was begun
+std::string Answered() {
+  g_usage->slot[g_welcome.slot].answered.fetch_add(1, std::memory_order_release);
+  return "ok";
 }
 
 std::string Policy(std::istringstream& in) {
@@ -362,6 +370,7 @@ std::string Run(const std::string& line) {
   if (verb == "hello") return SayHello(in);
   if (verb == "charge") return Charge(in);
   if (verb == "charge_and_die") return ChargeAndDie(in);
+  if (verb == "answered") return Answered();
   if (verb == "policy") return Policy(in);
   if (verb == "lane") return SetLane(in);
   if (verb == "meter") return SetMeter(in);

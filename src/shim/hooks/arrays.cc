@@ -62,6 +62,7 @@ CUresult hook_cuMipmappedArrayCreate(CUmipmappedArray* pHandle,
 CUresult hook_cuArrayDestroy(CUarray hArray) noexcept {
   DIVVY_ENTER(cuArrayDestroy, (hArray));
   const auto key = reinterpret_cast<uint64_t>(hArray);
+  const Moving moving;
   const CUresult r =
       GiveBack(Family::kArray, key, [hArray] { return g_driver.cuArrayDestroy(hArray); });
   if (r == CUDA_SUCCESS) UnbindArray(key);
@@ -71,6 +72,7 @@ CUresult hook_cuArrayDestroy(CUarray hArray) noexcept {
 CUresult hook_cuMipmappedArrayDestroy(CUmipmappedArray hMipmappedArray) noexcept {
   DIVVY_ENTER(cuMipmappedArrayDestroy, (hMipmappedArray));
   const auto key = reinterpret_cast<uint64_t>(hMipmappedArray);
+  const Moving moving;
   const CUresult r = GiveBack(Family::kMipmap, key, [hMipmappedArray] {
     return g_driver.cuMipmappedArrayDestroy(hMipmappedArray);
   });

@@ -17,6 +17,7 @@ CUresult MakeContext(DriverSymbol symbol, CUdevice ordinal, bool charged_already
   if (!charged_already)
     if (const Verdict v = ChargeContext(local, symbol, &units); v != Verdict::kGranted)
       return CodeOf(v);
+  const Moving moving(!charged_already);
   const CUresult r = make();
   if (r == CUDA_SUCCESS)
     adopt(local, units);
@@ -40,6 +41,7 @@ bool PrimaryCharged(CUdevice ordinal) noexcept {
 template <typename Destroy>
 CUresult DestroyContext(CUcontext context, const Destroy& destroy) noexcept {
   const uint32_t slot = ForgetContext(context);
+  const Moving moving;
   const CUresult r = destroy();
   if (slot == 0) return r;
   if (r == CUDA_SUCCESS)
@@ -49,7 +51,10 @@ CUresult DestroyContext(CUcontext context, const Destroy& destroy) noexcept {
   return r;
 }
 
-CUresult AfterPrimary(CUresult r, CUdevice ordinal) noexcept {
+template <typename Release>
+CUresult ReleasePrimary(CUdevice ordinal, const Release& release) noexcept {
+  const Moving moving;
+  const CUresult r = release(ordinal);
   const int device = LocalOf(ordinal);
   if (r == CUDA_SUCCESS && device >= 0) {
     PrimaryMaybeGone(static_cast<unsigned>(device), ordinal);
@@ -99,27 +104,27 @@ CUresult hook_cuDevicePrimaryCtxRelease(CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuDevicePrimaryCtxRelease, (dev));
   if (!DeviceAllowed(dev, DriverSymbol::cuDevicePrimaryCtxRelease))
     return CUDA_ERROR_INVALID_DEVICE;
-  return AfterPrimary(g_driver.cuDevicePrimaryCtxRelease(dev), dev);
+  return ReleasePrimary(dev, g_driver.cuDevicePrimaryCtxRelease);
 }
 
 CUresult hook_cuDevicePrimaryCtxRelease_v2(CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuDevicePrimaryCtxRelease_v2, (dev));
   if (!DeviceAllowed(dev, DriverSymbol::cuDevicePrimaryCtxRelease_v2))
     return CUDA_ERROR_INVALID_DEVICE;
-  return AfterPrimary(g_driver.cuDevicePrimaryCtxRelease_v2(dev), dev);
+  return ReleasePrimary(dev, g_driver.cuDevicePrimaryCtxRelease_v2);
 }
 
 CUresult hook_cuDevicePrimaryCtxReset(CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuDevicePrimaryCtxReset, (dev));
   if (!DeviceAllowed(dev, DriverSymbol::cuDevicePrimaryCtxReset)) return CUDA_ERROR_INVALID_DEVICE;
-  return AfterPrimary(g_driver.cuDevicePrimaryCtxReset(dev), dev);
+  return ReleasePrimary(dev, g_driver.cuDevicePrimaryCtxReset);
 }
 
 CUresult hook_cuDevicePrimaryCtxReset_v2(CUdevice_v1 dev) noexcept {
   DIVVY_ENTER(cuDevicePrimaryCtxReset_v2, (dev));
   if (!DeviceAllowed(dev, DriverSymbol::cuDevicePrimaryCtxReset_v2))
     return CUDA_ERROR_INVALID_DEVICE;
-  return AfterPrimary(g_driver.cuDevicePrimaryCtxReset_v2(dev), dev);
+  return ReleasePrimary(dev, g_driver.cuDevicePrimaryCtxReset_v2);
 }
 
 CUresult hook_cuCtxDestroy(CUcontext ctx) noexcept {
@@ -192,9 +197,10 @@ CUresult hook_cuCtxSetLimit(CUlimit limit, size_t value) noexcept {
   const auto device = static_cast<unsigned>(here.device);
   const uint64_t more = value > before ? region::UnitsOf(value - before) : 0;
   if (more != 0)
-    if (const Verdict v = Charge(device, more, Kind::kContext, DriverSymbol::cuCtxSetLimit);
+    if (const Verdict v = ChargeAndBegin(device, more, Kind::kContext, DriverSymbol::cuCtxSetLimit);
         v != Verdict::kGranted)
       return CodeOf(v);
+  const Moving moving(more != 0 || Begin());
   const CUresult r = g_driver.cuCtxSetLimit(limit, value);
   size_t after = before;
   g_driver.cuCtxGetLimit(&after, limit);

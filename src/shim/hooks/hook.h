@@ -50,15 +50,16 @@ template <typename Take, typename Key>
 CUresult TakeCharged(const Here& here, Family family, Kind kind, uint64_t units,
                      DriverSymbol symbol, const Take& take, const Key& key) noexcept {
   const auto device = static_cast<unsigned>(here.device);
-  if (const Verdict v = Charge(device, units, kind, symbol); v != Verdict::kGranted)
+  if (const Verdict v = ChargeAndBegin(device, units, kind, symbol); v != Verdict::kGranted)
     return CodeOf(v);
   const CUresult r = take();
   if (r != CUDA_SUCCESS) {
-    Credit(device, units, kind);
+    CreditAndEnd(device, units, kind);
     if (r == CUDA_ERROR_OUT_OF_MEMORY)
       Report(region::EventCause::kDriverRefused, device, units * region::kUnitBytes, symbol);
     return r;
   }
+  End();
   LiveEntry replaced;
   const LiveEntry entry{
       key(), family, static_cast<uint8_t>(device), static_cast<uint8_t>(kind), 0, here.context,
@@ -77,12 +78,15 @@ CUresult GiveBack(Family family, uint64_t key, const Give& give, bool* found = n
   LiveEntry entry;
   const bool ours = g_process.live.Take(family, key, &entry);
   if (found != nullptr) *found = ours;
+  if (!ours) return give();
+  Begin();
   const CUresult r = give();
-  if (!ours) return r;
-  if (r == CUDA_SUCCESS)
-    Credit(entry.device, entry.units, static_cast<Kind>(entry.kind));
-  else
+  if (r == CUDA_SUCCESS) {
+    CreditAndEnd(entry.device, entry.units, static_cast<Kind>(entry.kind));
+  } else {
     g_process.live.Insert(entry);
+    End();
+  }
   return r;
 }
 

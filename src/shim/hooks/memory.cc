@@ -59,14 +59,17 @@ CUresult FreePointer(uint64_t pointer, const Give& give) noexcept {
   if (pointer == 0) return give();
   LiveEntry entry;
   if (g_process.live.Take(Family::kPointer, pointer, &entry)) {
+    Begin();
     const CUresult r = give();
-    if (r != CUDA_SUCCESS) {
-      g_process.live.Insert(entry);
-    } else if (entry.flags & kRefersToRecord) {
-      UnrefRecord(static_cast<uint32_t>(entry.aux), RecordRef::kMapping);
-    } else {
-      Credit(entry.device, entry.units, static_cast<Kind>(entry.kind));
+    if (r == CUDA_SUCCESS && (entry.flags & kRefersToRecord) == 0) {
+      CreditAndEnd(entry.device, entry.units, static_cast<Kind>(entry.kind));
+      return r;
     }
+    if (r == CUDA_SUCCESS)
+      UnrefRecord(static_cast<uint32_t>(entry.aux), RecordRef::kMapping);
+    else
+      g_process.live.Insert(entry);
+    End();
     return r;
   }
   return FreePooled(pointer, give);

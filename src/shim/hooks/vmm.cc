@@ -55,6 +55,7 @@ template <typename Map>
 CUresult MapRecord(uint32_t record, uint64_t key, uint64_t bytes, uint64_t reach,
                    DriverSymbol symbol, const Map& map) noexcept {
   if (record == kNoRecord) return map();
+  const Moving moving;
   if (const Verdict v = GrowRecord(record, region::UnitsOf(reach), symbol); v != Verdict::kGranted)
     return CodeOf(v);
   // Before the call: another thread may release the handle meanwhile.
@@ -90,16 +91,17 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle_v1* handle, size_t size,
   SweepExports();
   const uint64_t units = region::UnitsOf(size);
   const auto local = static_cast<unsigned>(device);
-  if (const Verdict v = Charge(local, units, Kind::kVmm, DriverSymbol::cuMemCreate);
+  if (const Verdict v = ChargeAndBegin(local, units, Kind::kVmm, DriverSymbol::cuMemCreate);
       v != Verdict::kGranted)
     return CodeOf(v);
   const CUresult r = g_driver.cuMemCreate(handle, size, prop, flags);
   if (r != CUDA_SUCCESS) {
-    Credit(local, units, Kind::kVmm);
+    CreditAndEnd(local, units, Kind::kVmm);
     if (r == CUDA_ERROR_OUT_OF_MEMORY)
       Report(region::EventCause::kDriverRefused, local, size, DriverSymbol::cuMemCreate);
     return r;
   }
+  End();
   const uint32_t record = AddRecord(local, Kind::kVmm, units);
   if (record == kNoRecord)
     Degrade(2);
@@ -111,6 +113,7 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle_v1* handle, size_t size,
 CUresult hook_cuMemRelease(CUmemGenericAllocationHandle_v1 handle) noexcept {
   DIVVY_ENTER(cuMemRelease, (handle));
   uint32_t record = kNoRecord;
+  const Moving moving;
   const bool ours = DropHandle(handle, &record);
   const CUresult r = g_driver.cuMemRelease(handle);
   if (!ours) return r;
@@ -145,6 +148,7 @@ CUresult hook_cuMemUnmap(CUdeviceptr_v2 ptr, size_t size) noexcept {
   DIVVY_ENTER(cuMemUnmap, (ptr, size));
   // One call may end several mappings that lie side by side. Taken out before the driver is asked,
   // put back if it refuses.
+  const Moving moving;
   LiveEntry taken[kMostAtOnce];
   unsigned count = 0;
   uint64_t at = ptr;
@@ -231,6 +235,7 @@ CUresult hook_cuMulticastUnbind(CUmemGenericAllocationHandle mcHandle, CUdevice 
                                 size_t mcOffset, size_t size) noexcept {
   DIVVY_ENTER(cuMulticastUnbind, (mcHandle, dev, mcOffset, size));
   if (!DeviceAllowed(dev, DriverSymbol::cuMulticastUnbind)) return CUDA_ERROR_INVALID_DEVICE;
+  const Moving moving;
   const CUresult r = g_driver.cuMulticastUnbind(mcHandle, dev, mcOffset, size);
   LiveEntry entry;
   if (r == CUDA_SUCCESS &&

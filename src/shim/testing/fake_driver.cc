@@ -17,6 +17,7 @@ namespace {
 
 #define FAIL_ON_DEMAND(name)                                        \
   ++Fake().calls;                                                   \
+  if (Fake().during) Fake().during(#name);                          \
   if (auto it = Fake().fail.find(#name); it != Fake().fail.end()) { \
     const CUresult code = it->second;                               \
     Fake().fail.erase(it);                                          \

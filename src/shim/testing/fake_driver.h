@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -43,6 +44,9 @@ struct FakeDriver {
   unsigned exchanges = 0;               // capture mode exchanges that are open
   unsigned pool_queries_unguarded = 0;  // made outside such an exchange
   unsigned calls = 0;
+
+  // Called in the middle of each call that may be made to fail, with its name.
+  std::function<void(const std::string&)> during;
 
   // The code that the next call of that name returns without doing anything.
   std::map<std::string, CUresult> fail;
