@@ -110,7 +110,7 @@ class World final : public GpuListener {
   Progress Sample(unsigned tenant, unsigned device);
   TenantResult Snapshot(unsigned tenant);
 
-  const Mix& mix_;
+  const Mix mix_;
   unsigned devices_;
   int only_;
   Random random_;

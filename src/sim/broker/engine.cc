@@ -24,6 +24,7 @@ struct Engine::Run {
   Phase phase = Phase::kReady;
   bool started = false;      // a kernel that may have been switched out
   bool rested = false;       // started, not on the device now
+  bool copied = false;       // the op before the head was a copy: the head is in the copy's channel
   uint64_t since = 0;        // when the head became the head
   uint64_t end_ns = kNever;  // of a running kernel or copy
   uint64_t rest_ns = 0;      // of a kernel that is switched out
@@ -31,8 +32,8 @@ struct Engine::Run {
 
 struct Engine::DeviceState {
   uint32_t process = kNobody;  // whose turn it is
-  uint32_t last = kNobody;     // who ran last: coming back costs no switch
-  uint64_t switched_ns = 0;    // its kernels may run from here on
+  uint32_t last = kNobody;     // whose context is loaded: coming back costs no switch
+  uint64_t switched_ns = 0;    // its kernels may run from here on; kNever: it has had none yet
   uint64_t slice_end_ns = 0;
   uint32_t used_permille = 0;
   bool copying[2] = {};  // one engine for each direction
@@ -84,12 +85,20 @@ class Engine::Walk {
   static bool IsCompute(OpKind k) { return k == OpKind::kCompute || k == OpKind::kExternalCompute; }
   static int Direction(OpKind k) { return k == OpKind::kCopyD2H; }
 
-  // Whether the head would like SMs now.
+  // Whether the head has to be carried out in its process' turn.
+  static bool InTurn(const Run& r, const EngineOp& op) {
+    return IsCompute(op.kind) || (op.kind == OpKind::kInstant && !r.copied);
+  }
+  // Whether the head would like its process' turn now.
   bool WantsDevice(const Run& r, uint32_t device) const {
     if (!HasHead(r)) return false;
     const EngineOp& op = HeadOf(r);
-    if (!IsCompute(op.kind) || op.device != device) return false;
+    if (op.device != device || !InTurn(r, op)) return false;
     return r.phase == Phase::kRunning || r.rested || ReadyAt(r) <= s_.clock_ns;
+  }
+  // Whether it would like SMs now.
+  bool WantsSms(const Run& r, uint32_t device) const {
+    return WantsDevice(r, device) && IsCompute(HeadOf(r).kind);
   }
   bool ProcessWants(uint32_t process, uint32_t device) const {
     for (const Run& r : s_.runs) {
@@ -159,10 +168,13 @@ class Engine::Walk {
     }
     if (IsCompute(op.kind) || ReadyAt(r) > s_.clock_ns) return false;
     switch (op.kind) {
-      case OpKind::kInstant:
+      case OpKind::kInstant: {
+        const uint32_t turn = s_.device[op.device].process;
+        if (!r.copied && turn != kNobody && turn != r.stream->process) return false;
         Start(r);
         End(r);
         return true;
+      }
       case OpKind::kWaitOp:
         if (EndedSeq(r.stream->process, op.wait_stream) < op.wait_seq) return false;
         Start(r);
@@ -216,16 +228,25 @@ class Engine::Walk {
       Turn(d, next);
       return true;
     }
+    if (d.switched_ns == kNever) Load(d, index);
     return d.switched_ns <= s_.clock_ns && StartKernels(d, index);
   }
 
   void Turn(DeviceState& d, uint32_t process) {
     d.process = process;
-    d.switched_ns =
-        s_.clock_ns + (d.last == process || d.last == kNobody ? 0 : e_.config_.switch_ns);
-    d.last = process;
-    d.slice_end_ns = d.switched_ns + e_.config_.slice_ns;
+    d.switched_ns = d.last == process ? s_.clock_ns : kNever;
+    d.slice_end_ns = s_.clock_ns + e_.config_.slice_ns;
     d.used_permille = 0;
+  }
+  // The context of the process whose turn it is comes onto the SMs with its first kernel.
+  void Load(DeviceState& d, uint32_t index) {
+    const bool any = std::any_of(s_.runs.begin(), s_.runs.end(), [&](const Run& r) {
+      return r.stream->process == d.process && WantsSms(r, index);
+    });
+    if (!any) return;
+    d.switched_ns = s_.clock_ns + (d.last == kNobody ? 0 : e_.config_.switch_ns);
+    d.last = d.process;
+    d.slice_end_ns = d.switched_ns + e_.config_.slice_ns;
   }
 
   void SwitchOut(DeviceState& d, uint32_t index) {
@@ -247,7 +268,7 @@ class Engine::Walk {
       Run* best = nullptr;
       for (Run& r : s_.runs) {
         if (r.stream->process != d.process || r.phase != Phase::kReady) continue;
-        if (!WantsDevice(r, index)) continue;
+        if (!WantsSms(r, index)) continue;
         if (best == nullptr || Before(r, *best)) best = &r;
       }
       if (best == nullptr) return any;
@@ -283,6 +304,8 @@ class Engine::Walk {
 
   void End(Run& r) {
     EngineOp& op = r.stream->ops[r.head];
+    const OpKind op_kind = op.kind;
+    const bool was_copy = op_kind == OpKind::kCopyH2D || op_kind == OpKind::kCopyD2H;
     e_.listener_->Ended(op, s_.clock_ns, final_);
     if (final_) {
       r.stream->ended_seq = op.seq;
@@ -293,6 +316,7 @@ class Engine::Walk {
     }
     r.phase = Phase::kReady;
     r.started = r.rested = false;
+    r.copied = was_copy || (r.copied && op_kind == OpKind::kInstant);
     r.since = s_.clock_ns;
     r.end_ns = kNever;
   }
@@ -315,7 +339,7 @@ class Engine::Walk {
     for (uint32_t i = 0; i < s_.device.size(); ++i) {
       const DeviceState& d = s_.device[i];
       if (d.process == kNobody) continue;
-      if (d.switched_ns > s_.clock_ns) next = std::min(next, d.switched_ns);
+      if (d.switched_ns > s_.clock_ns) next = std::min(next, d.switched_ns);  // or never
       if (d.slice_end_ns > s_.clock_ns && NextWanting(d.process, i) != kNobody) {
         next = std::min(next, d.slice_end_ns);
       }

@@ -4,9 +4,11 @@
 //
 // Rules. A stream's ops run in order. Kernels of one process share its turn on a device while their
 // parts of the SMs fit (a kernel that has started is never slowed by another). Processes take
-// turns: a slice each, round robin, a switch cost between different processes, and at once when the
-// one whose turn it is has nothing to run. A lone process is never switched out; a newcomer waits
-// for the end of the slice that runs. Copies run beside kernels, one per direction and device.
+// turns: a slice each, round robin, and at once when the one whose turn it is has nothing to run.
+// What takes no time (event records, values written) is done in its process' turn too, as a channel
+// is read only then; a turn costs a switch from the first kernel on. A lone process is never
+// switched out; a newcomer waits for the end of the slice that runs. Copies run beside kernels, one
+// per direction and device, and with them what takes no time and directly follows one.
 //
 // Commit() makes the past final. Predict() runs a copy of the state ahead, supposing that nothing
 // more is submitted; what it says about ops may change until committed.

@@ -329,9 +329,13 @@ class Executor {
     }
     bool again = false;
     for (auto& [satisfied, ticket] : ask) {
-      if (!satisfied()) {
-        again = true;
-        continue;
+      {
+        // Not beside an effect: the op may have been dropped meanwhile, its word be another's.
+        std::lock_guard retiring(retire_mu_);
+        if (!satisfied()) {
+          again = true;
+          continue;
+        }
       }
       std::lock_guard lock(mu_);
       OpSlot* slot = SlotOf(ticket);  // null: it was dropped meanwhile
