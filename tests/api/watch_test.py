@@ -76,7 +76,9 @@ class Watch(MachineTest):
             w.next("snapshot")
             if i == 10:
                 resident = self.resident()
-        self.assertLess(self.resident() - resident, 8 * MIB)
+        # A sanitizer keeps what is freed for a while; leaks it finds by itself.
+        if os.environ.get("DIVVY_SANITIZED") != "1":
+            self.assertLess(self.resident() - resident, 8 * MIB)
         self.assertEqual({s.status for s in stuck}, {200})
 
     def resident(self):

@@ -163,6 +163,10 @@ void Load(const LoadOptions& options) {
     Fail(Invalid("--stream: '" + stream + "' is not null, own or ptsz"));
   if (!(options.work.rate >= 0 && options.work.rate <= 1e9))
     Fail(Invalid("--rate: give requests per second, e.g. 200"));
+  if (!options.work.meet.empty() && options.work.sync_every > 1)
+    Fail(Invalid("--meet: one operation in a request"));
+  if (!(options.work.vary >= 1 && options.work.vary <= 1000))
+    Fail(Invalid("--vary: give a number from 1 to 1000"));
   if (options.work.streams < 1 || options.work.streams > 1000)
     Fail(Invalid("--streams: give a number from 1 to 1000"));
   if ((options.work.burst_ns > 0) != (options.work.rest_ns > 0))
@@ -221,6 +225,9 @@ void AddLoad(CLI::App& app) {
       ->type_name("I");
   AddDuration(*verb, "--kernel", work.kernel_ns, "launch kernels that take this long");
   AddDuration(*verb, "--graph", work.graph_ns, "launch graphs of ten kernels, this long together");
+  verb->add_option("--vary", work.vary,
+                   "kernels of unlike lengths: from a F-th to F times, --kernel on average")
+      ->type_name("F");
   AddSize(*verb, "--copy", work.copy, "copy this much from host to device in each operation");
   AddDuration(*verb, "--for", work.for_ns, "go on this long (default: one request)");
   verb->add_option("--stream", work.stream,
@@ -246,6 +253,8 @@ void AddLoad(CLI::App& app) {
   verb->add_flag("--export-ipc", options->export_ipc)->group("");
   verb->add_flag("--probe", options->probe)->group("");
   verb->add_flag("--write-value", options->write_value)->group("");
+  verb->add_flag("--event", work.event)->group("");
+  verb->add_option("--meet", work.meet)->group("");
   AddSize(*verb, "--probe-cap", options->probe_options.cap, "")->group("");
   verb->footer(PathHelp());
   verb->callback([options] { Load(*options); });

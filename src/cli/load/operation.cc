@@ -1,6 +1,7 @@
 #include "src/cli/load/operation.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace divvy::cli {
 namespace {
@@ -23,6 +24,31 @@ again:
   @%p1 bra again;
   ret;
 }
+.visible .entry store(.param .u64 to, .param .u32 value)
+{
+  .reg .b32 %r<2>;
+  .reg .b64 %rd<3>;
+  ld.param.u64 %rd1, [to];
+  ld.param.u32 %r1, [value];
+  cvta.to.global.u64 %rd2, %rd1;
+  st.volatile.global.u32 [%rd2], %r1;
+  membar.sys;
+  ret;
+}
+.visible .entry wait_value(.param .u64 at, .param .u32 value)
+{
+  .reg .pred %p<2>;
+  .reg .b32 %r<3>;
+  .reg .b64 %rd<3>;
+  ld.param.u64 %rd1, [at];
+  ld.param.u32 %r1, [value];
+  cvta.to.global.u64 %rd2, %rd1;
+again:
+  ld.volatile.global.u32 %r2, [%rd2];
+  setp.ne.u32 %p1, %r2, %r1;
+  @%p1 bra again;
+  ret;
+}
 )";
 constexpr int kGraphKernels = 10;
 // An event behind so much work: finer than anybody looks, dear enough to be rare.
@@ -40,8 +66,16 @@ Status Operation::Prepare() {
   CUmodule module = nullptr;
   DIVVY_CU(driver_, cuModuleLoadData, &module, kPtx);
   DIVVY_CU(driver_, cuModuleGetFunction, &spin_, module, "spin");
+  if (!options_.meet.empty()) {
+    DIVVY_CU(driver_, cuModuleGetFunction, &store_, module, "store");
+    DIVVY_CU(driver_, cuModuleGetFunction, &wait_value_, module, "wait_value");
+    auto meeting = Meeting::Open(driver_, options_.meet);
+    if (!meeting.ok()) return meeting.error();
+    meeting_ = std::move(*meeting);
+  }
   if (options_.graph_ns > 0)
     if (const Status s = BuildGraph(); !s.ok()) return s;
+  if (options_.event) DIVVY_CU(driver_, cuEventCreate, &event_, CU_EVENT_DISABLE_TIMING);
   if (options_.copy.n > 0) {
     DIVVY_CU(driver_, cuMemHostAlloc, &host_, options_.copy.n, 0);
     DIVVY_CU_TAKE(driver_, options_.copy, cuMemAlloc_v2, &target_, options_.copy.n);
@@ -67,25 +101,22 @@ Status Operation::Submit() {
 }
 
 Status Operation::Launch(CUstream stream) {
+  if (meeting_ != nullptr)
+    if (const Status s = Meet(stream, 0); !s.ok()) return s;
   if (options_.kernel_ns > 0) {
-    auto ns = static_cast<uint64_t>(options_.kernel_ns);
+    uint64_t ns = KernelNs();
     void* params[] = {&ns};
-    if (options_.cooperative && ptsz_)
-      DIVVY_CU(driver_, cuLaunchCooperativeKernel_ptsz, spin_, 1, 1, 1, 1, 1, 1, 0, nullptr,
-               params);
-    else if (options_.cooperative)
-      DIVVY_CU(driver_, cuLaunchCooperativeKernel, spin_, 1, 1, 1, 1, 1, 1, 0, stream, params);
-    else if (ptsz_)
-      DIVVY_CU(driver_, cuLaunchKernel_ptsz, spin_, 1, 1, 1, 1, 1, 1, 0, nullptr, params, nullptr);
-    else
-      DIVVY_CU(driver_, cuLaunchKernel, spin_, 1, 1, 1, 1, 1, 1, 0, stream, params, nullptr);
+    if (const Status s = LaunchKernel(spin_, stream, params); !s.ok()) return s;
   }
+  if (meeting_ != nullptr)
+    if (const Status s = Meet(stream, 1); !s.ok()) return s;
   if (exec_ != nullptr) {
     if (ptsz_)
       DIVVY_CU(driver_, cuGraphLaunch_ptsz, exec_, nullptr);
     else
       DIVVY_CU(driver_, cuGraphLaunch, exec_, stream);
   }
+  if (event_ != nullptr) DIVVY_CU(driver_, cuEventRecord, event_, stream);
   if (host_ != nullptr) {
     if (ptsz_)
       DIVVY_CU(driver_, cuMemcpyHtoDAsync_v2_ptsz, target_, host_, options_.copy.n, nullptr);
@@ -93,6 +124,38 @@ Status Operation::Launch(CUstream stream) {
       DIVVY_CU(driver_, cuMemcpyHtoDAsync_v2, target_, host_, options_.copy.n, stream);
   }
   return {};
+}
+
+Status Operation::LaunchKernel(CUfunction kernel, CUstream stream, void** params) {
+  if (options_.cooperative && ptsz_)
+    DIVVY_CU(driver_, cuLaunchCooperativeKernel_ptsz, kernel, 1, 1, 1, 1, 1, 1, 0, nullptr, params);
+  else if (options_.cooperative)
+    DIVVY_CU(driver_, cuLaunchCooperativeKernel, kernel, 1, 1, 1, 1, 1, 1, 0, stream, params);
+  else if (ptsz_)
+    DIVVY_CU(driver_, cuLaunchKernel_ptsz, kernel, 1, 1, 1, 1, 1, 1, 0, nullptr, params, nullptr);
+  else
+    DIVVY_CU(driver_, cuLaunchKernel, kernel, 1, 1, 1, 1, 1, 1, 0, stream, params, nullptr);
+  return {};
+}
+
+// Lengths that differ are spread evenly on a logarithmic scale, in an order without a pattern;
+// their mean is kernel_ns, whatever the number of kernels.
+uint64_t Operation::KernelNs() {
+  const auto mean = static_cast<double>(options_.kernel_ns);
+  if (options_.vary <= 1) return static_cast<uint64_t>(options_.kernel_ns);
+  constexpr double kGolden = 0.6180339887498949;
+  const double at = std::fmod(static_cast<double>(++kernels_) * kGolden, 1.0);
+  const double log = std::log(options_.vary);
+  const double of_mean = 2 * log / (options_.vary - 1 / options_.vary);
+  return static_cast<uint64_t>(mean * of_mean * std::exp((2 * at - 1) * log));
+}
+
+Status Operation::Meet(CUstream stream, unsigned half) {
+  Meeting::Words words = meeting_->At(half);
+  void* store[] = {&words.mine, &words.value};
+  if (const Status s = LaunchKernel(store_, stream, store); !s.ok()) return s;
+  void* wait[] = {&words.other, &words.value};
+  return LaunchKernel(wait_value_, stream, wait);
 }
 
 Status Operation::Wait() {

@@ -94,10 +94,16 @@ class Reporter {
                      [this] { return over_; });
       const uint64_t done = Done();
       const int64_t now = NowNs();
-      json line = Summary(options_, done - before, now - from, tally_.TakeRecent());
+      const std::vector<int64_t> recent = tally_.TakeRecent();
+      json line = Summary(options_, done - before, now - from, recent);
       line["at_s"] = static_cast<double>(now - began_) / 1e9;
       line["now_ns"] = now;
       line["done"] = done;
+      // Requests that are waited for are few; whoever reads the lines can choose their own stretch.
+      if (options_.on_word && options_.sync_every > 0) {
+        json& each = line["requests_us"] = json::array();
+        for (const int64_t ns : recent) each.push_back(ns / 1000);
+      }
       progress_(line);
       from = now;
       before = done;
@@ -156,7 +162,12 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
     }
     return {};
   };
-  do {
+  // One request at least.
+  const auto more = [&] {
+    const bool stopped = requests > 0 && (*stop != 0 || NowNs() >= end);
+    return operations[0]->More(stopped);
+  };
+  while (more()) {
     if (options.rate > 0) {
       SleepUntil(due);
       if (*stop != 0) break;
@@ -183,7 +194,7 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
       SleepUntil(burst_end + options.rest_ns);
       burst_end = NowNs() + options.burst_ns;
     }
-  } while (*stop == 0 && NowNs() < end);
+  }
   for (size_t i = 0; i < operations.size(); ++i) {
     DIVVY_CU(devices[i], cuCtxSetCurrent, devices[i].context());
     if (const Status s = operations[i]->Wait(); !s.ok()) return s.error();

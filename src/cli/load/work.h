@@ -20,6 +20,9 @@ struct WorkOptions {
   int64_t kernel_ns = 0;              // a kernel this long in each operation; 0 = none
   int64_t graph_ns = 0;               // a graph of ten kernels, this long together; 0 = none
   Bytes copy;                         // host to device in each operation
+  bool event = false;                 // records an event in each operation
+  double vary = 1;                    // kernels last from kernel_ns/vary to kernel_ns*vary, or so
+  std::string meet;                   // FILE,SIDE: each operation meets another load's (Meeting)
   int64_t for_ns = 0;                 // how long to go on; 0 = one request
   std::string stream = "own";         // null, own, ptsz
   int streams = 1;                    // so many own streams in turn
@@ -32,15 +35,16 @@ struct WorkOptions {
   int64_t every_ns = 0;               // print a line this often; 0 = never
   bool on_word = false;               // says "ready", then begins when a line comes on stdin
 
-  bool Any() const { return kernel_ns > 0 || graph_ns > 0 || copy.n > 0; }
+  bool Any() const { return kernel_ns > 0 || graph_ns > 0 || copy.n > 0 || event; }
   int64_t OperationNs() const { return kernel_ns + graph_ns; }
 };
 
 // Runs on each of `devices` until the time is over or *stop is set. `progress` gets a line of JSON
 // every every_ns, from another thread: operations finished since the last one, how many there are
-// by now (done), now_ns (CLOCK_MONOTONIC), and the fields of the result.
-// The result: operations, requests, elapsed_s, gpu_time_s (of operations; what was asked of the
-// GPU), copied_bytes, latency_us {mean, p50, p95, p99, max} of requests.
+// by now (done), now_ns (CLOCK_MONOTONIC), and the fields of the result; of a program that began on
+// a word and waits for its requests also requests_us, how long each of them took. The result:
+// operations, requests, elapsed_s, gpu_time_s (of operations; what was asked of the GPU),
+// copied_bytes, latency_us {mean, p50, p95, p99, max} of requests.
 Result<nlohmann::json> RunWork(const std::vector<Driver>& devices, const WorkOptions& options,
                                const volatile std::sig_atomic_t* stop,
                                void (*progress)(const nlohmann::json&));

@@ -140,8 +140,8 @@ class Verifier {
   }
 
   static std::string Key(const CaseTenant& t) {
-    return json{t.kernel_us, t.graph_us, t.copy_mib,    t.sync_every, t.think_us,
-                t.rate,      t.stream,   t.cooperative, t.several,    t.devices.size()}
+    return json{t.kernel_us, t.vary,   t.graph_us,    t.copy_mib, t.sync_every,    t.think_us,
+                t.rate,      t.stream, t.cooperative, t.several,  t.devices.size()}
         .dump();
   }
 
@@ -153,7 +153,10 @@ class Verifier {
         missing.push_back(&t);
     }
     std::vector<std::vector<CaseTenant>> alone;
-    for (const CaseTenant* t : missing) alone.push_back({*t});
+    for (const CaseTenant* t : missing) {
+      alone.push_back({*t});
+      alone.back()[0].meets = -1;  // alone there is nobody to wait for
+    }
     std::vector<MixPlan> plans;
     for (const auto& tenants : alone)
       plans.push_back({.tenants = &tenants, .shared = false, .label = "solo"});

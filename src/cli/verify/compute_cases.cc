@@ -92,6 +92,11 @@ std::vector<Case> Mixed() {
   copies.copy_mib = 48;
   CaseTenant never = Kernels("never", 50, 100);
   never.think_us = 20;
+  // One function, one shape, lengths from 6 to 1500 us: what the shim has learnt of it says little.
+  CaseTenant cheat = Kernels("unlike", 50, 100);
+  cheat.vary = 16;
+  std::vector<CaseTenant> meeting{Kernels("left", 50, 200), Kernels("right", 50, 200)};
+  for (int side : {0, 1}) meeting[static_cast<size_t>(side)].meets = side;
   const std::vector<CaseTenant> others = {On(Kernels("on0", 50, 200), {0}),
                                           On(Kernels("on1", 50, 200), {1})};
   const auto with = [&](CaseTenant t) {
@@ -100,6 +105,11 @@ std::vector<Case> Mixed() {
     return all;
   };
   return {
+      {"estimates that deceive 50:50",
+       CaseKind::kSaturating,
+       0,
+       {cheat, Kernels("honest", 50, 100)}},
+      {"mutual wait", CaseKind::kLight, 0, meeting},
       {"copies + kernels", CaseKind::kLight, 35, {copies, Kernels("kernels", 50, 200)}},
       {"never syncs + saturating", CaseKind::kLight, 15, {never, Kernels("heavy", 50, 200)}},
       {"alternating 2ms, 2 devices", CaseKind::kLight, 15,
@@ -110,8 +120,8 @@ std::vector<Case> Mixed() {
 }
 
 std::vector<Case> LatencyAndAlone() {
-  CaseTenant serving = Requests("latency", 50, 50, 10, 0);
-  serving.rate = 400;  // 20 % of the device
+  CaseTenant serving = Requests("latency", 50, 50, 100, 0);
+  serving.rate = 40;  // 20 % of the device
   serving.cls = "latency";
   std::vector<Case> out;
   const auto beside = [&](const char* name, CaseTenant batch) {

@@ -16,6 +16,9 @@ struct CaseTenant {
   // The load; 0 = not. Times in microseconds.
   double kernel_us = 0, graph_us = 0;
   unsigned copy_mib = 0;
+  double vary = 1;          // kernels from kernel_us/vary to kernel_us*vary
+  int meets = -1;           // 0 or 1: side of two that wait for each other in each operation
+  bool event = false;       // nothing but an event record
   unsigned sync_every = 0;  // 0: never waits
   double think_us = 0;      // host time between requests
   double rate = 0;          // requests a second

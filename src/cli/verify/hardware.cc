@@ -56,6 +56,16 @@ Result<json> MeasureHardware(const MixMachine& machine, unsigned device, double 
   out["probe_alone_p50_us"] = probe[0].latency_p50_us / d;
   out["probe_beside_dry_queue_p50_us"] = dry[0].latency_p50_us / d;
   out["switches_when_dry"] = dry[0].latency_p50_us < 0.6 * slice[0].latency_p99_us;
+  // Who has nothing but an event to record: is that done at once, or in its process' turn? What the
+  // arbiter takes a start marker to mean stands on it.
+  CaseTenant event = Load("event", 0, 1);
+  event.event = true;
+  const auto event_alone = of({event});
+  const auto event_beside = of({event, Load("heavy", 50, 0)});
+  out["event_alone_p50_us"] = event_alone[0].latency_p50_us / d;
+  out["event_beside_saturating_p50_us"] = event_beside[0].latency_p50_us / d;
+  out["events_wait_for_their_turn"] =
+      event_beside[0].latency_p50_us > 0.3 * slice[0].latency_p50_us;
   // The gate: short kernels in requests, without Divvy, alone in a share, beside an idle tenant.
   const CaseTenant short_kernels = Load("a", 5, 200);
   const auto native = of({short_kernels});

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -30,8 +31,17 @@ std::string Number(double x) {
   return text;
 }
 
+// 0 if there are none.
+double Percentile(std::vector<double>& all, double q) {
+  if (all.empty()) return 0;
+  const auto at = all.begin() + std::lround(q * static_cast<double>(all.size() - 1));
+  std::nth_element(all.begin(), at, all.end());
+  return *at;
+}
+
 // `divvy load ...`: the GPU's times are the device's own, the host's are the dilated ones.
 std::vector<std::string> LoadCommand(const CaseTenant& t, const MixMachine& machine,
+                                     const std::string& meeting,
                                      const std::vector<unsigned>& ordinals) {
   std::vector<std::string> c{paths::BinDir() + "/divvy", "load"};
   const auto add = [&](const char* name, const std::string& value) {
@@ -40,7 +50,10 @@ std::vector<std::string> LoadCommand(const CaseTenant& t, const MixMachine& mach
   };
   if (t.kernel_us > 0) add("--kernel", Micros(t.kernel_us));
   if (t.graph_us > 0) add("--graph", Micros(t.graph_us));
+  if (t.vary > 1) add("--vary", Number(t.vary));
+  if (t.meets >= 0) add("--meet", meeting + "," + std::to_string(t.meets));
   if (t.copy_mib > 0) add("--copy", std::to_string(t.copy_mib) + "MiB");
+  if (t.event) c.push_back("--event");
   if (t.cooperative) c.push_back("--cooperative");
   add("--stream", t.stream);
   add("--sync-every", std::to_string(t.sync_every));
@@ -90,7 +103,7 @@ class Worker {
         command.insert(command.end(), {"--compute-max", Number(tenant_.max_percent)});
       command.push_back("--");
     }
-    for (std::string& word : LoadCommand(tenant_, machine, ordinals))
+    for (std::string& word : LoadCommand(tenant_, machine, plan.meeting, ordinals))
       command.push_back(std::move(word));
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return IoError("pipe", errno);
@@ -138,22 +151,21 @@ class Worker {
   MixResult Measure(double from_s, double to_s, double dilation) const {
     MixResult out;
     double before = 0, after = 0, last_time = 0, last_done = 0;
+    std::vector<double> requests_us;
     for (size_t at = 0; at < text_.size();) {
       const size_t end = std::min(text_.find('\n', at), text_.size());
       const json line = json::parse(text_.substr(at, end - at), nullptr, false);
       at = end + 1;
       if (!line.is_object()) continue;
       if (line.contains("work")) {
-        const json& latency = line["work"]["latency_us"];
-        if (latency.is_object()) {
-          out.latency_p50_us = latency.value("p50", 0.0);
-          out.latency_p99_us = latency.value("p99", 0.0);
-        }
         const double elapsed = line["work"].value("elapsed_s", 0.0);
         if (elapsed > 0) out.copied_gbps = line["work"].value("copied_bytes", 0.0) / 1e9 / elapsed;
         continue;
       }
       const double time = line.value("now_ns", 0.0) / 1e9, done = line.value("done", 0.0);
+      if (from_s <= time && time < to_s)
+        for (const json& us : line.value("requests_us", json::array()))
+          requests_us.push_back(us.get<double>());
       // Between two lines it went on evenly.
       const auto value_at = [&](double t) {
         return time <= last_time
@@ -166,6 +178,9 @@ class Worker {
       last_done = done;
     }
     if (after < before) after = last_done;
+    out.latency_p50_us = Percentile(requests_us, 0.5);
+    out.latency_p99_us = Percentile(requests_us, 0.99);
+    out.requests = requests_us.size();
     out.gpu_percent = 100 * (after - before) * tenant_.OperationUs() / 1e6 * dilation /
                       (to_s - from_s) / static_cast<double>(tenant_.devices.size());
     return out;
@@ -176,6 +191,25 @@ class Worker {
   pid_t pid_ = 0;
   UniqueFd out_, word_;
   std::string text_;
+};
+
+// Where the tenants of a run that wait for each other find each other.
+class MeetingFile {
+ public:
+  static Result<std::unique_ptr<MeetingFile>> Make() {
+    char path[] = "/tmp/divvy-meet-XXXXXX";
+    const UniqueFd fd(::mkostemp(path, O_CLOEXEC));
+    if (!fd.valid()) return IoError("cannot make a file in /tmp", errno);
+    return std::unique_ptr<MeetingFile>(new MeetingFile(path));
+  }
+  ~MeetingFile() { ::unlink(path_.c_str()); }
+  MeetingFile(const MeetingFile&) = delete;
+  MeetingFile& operator=(const MeetingFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit MeetingFile(const char* path) : path_(path) {}
+  std::string path_;
 };
 
 using Workers = std::vector<std::unique_ptr<Worker>>;
@@ -218,8 +252,18 @@ Status AwaitEnd(const MixMachine& machine, const std::vector<MixPlan>& plans) {
 }  // namespace
 
 Result<std::vector<std::vector<MixResult>>> RunMixes(const MixMachine& machine,
-                                                     const std::vector<MixPlan>& plans,
-                                                     double warm_s, double measure_s) {
+                                                     std::vector<MixPlan> plans, double warm_s,
+                                                     double measure_s) {
+  std::vector<std::unique_ptr<MeetingFile>> meetings;
+  for (MixPlan& plan : plans) {
+    if (std::none_of(plan.tenants->begin(), plan.tenants->end(),
+                     [](const CaseTenant& t) { return t.meets >= 0; }))
+      continue;
+    auto file = MeetingFile::Make();
+    if (!file.ok()) return file.error();
+    plan.meeting = (*file)->path();
+    meetings.push_back(std::move(*file));
+  }
   Workers workers;
   for (const MixPlan& plan : plans) {
     for (const CaseTenant& tenant : *plan.tenants) {

@@ -23,19 +23,21 @@ struct MixPlan {
   std::vector<unsigned> devices;  // NVML indices, by the case's own numbers
   bool shared = true;             // false: no Divvy at all
   std::string label;              // fit for a tenant's name
+  std::string meeting = {};       // RunMixes': the file in which those that meet find each other
 };
 
 // Of one tenant, in the measured stretch. GPU time is that of the kernels it finished.
 struct MixResult {
-  double gpu_percent = 0;  // of each of its devices
-  double latency_p50_us = 0;
-  double copied_gbps = 0;
-  double latency_p99_us = 0;  // of requests, over its whole life; 0 = none finished
+  double gpu_percent = 0;     // of each of its devices
+  double latency_p50_us = 0;  // of requests that ended in it; 0 = none did
+  double latency_p99_us = 0;
+  size_t requests = 0;
+  double copied_gbps = 0;  // over its whole life
 };
 
 // By plan, then tenant. `warm_s` after the last one has begun, all are measured for `measure_s`.
 Result<std::vector<std::vector<MixResult>>> RunMixes(const MixMachine& machine,
-                                                     const std::vector<MixPlan>& plans,
-                                                     double warm_s, double measure_s);
+                                                     std::vector<MixPlan> plans, double warm_s,
+                                                     double measure_s);
 
 }  // namespace divvy::cli

@@ -23,8 +23,9 @@ namespace divvy::sim {
 namespace {
 
 constexpr uint64_t kQueueDepth = 1024;
-constexpr uint64_t kSoonNs = 20'000;      // what ends sooner counts as ended when deciding to ring
-constexpr uint64_t kAskEveryNs = 20'000;  // how often wait conditions are looked at, at first
+constexpr uint64_t kSoonNs = 20'000;  // what ends sooner counts as ended when deciding to ring
+// How often wait conditions are looked at, at first and later; of the device's time.
+constexpr uint64_t kAskEveryNs = 20'000;
 constexpr uint64_t kAskSlowestNs = 100'000;
 
 struct HostCall {
@@ -220,13 +221,16 @@ class Executor {
     slot.wants_news.store(seen, std::memory_order_relaxed);
     slot.state.store(kOpFree, std::memory_order_relaxed);
     OpSlot* before = q.pending.empty() ? nullptr : &p.channel()->slot[q.pending.back().slot];
-    q.pending.push_back({n, seq, std::move(work), wait, false});
+    q.pending.push_back({n, seq, std::move(work), wait});
     if (seen) q.effects.push_back(seq);
     if (!q.active) {
       q.active = true;
       active_.push_back(s);
     }
-    if (external) asking_.push_back({s, seq});
+    if (external) {
+      if (q.externals.empty()) asking_.push_back(s);
+      q.externals.push_back(seq);
+    }
     Push(n);
     // The timeline sleeps until just before a stream with work runs dry: only others must ring.
     // Looked at after the push: while the end of the op before is not told, it has yet to look for
@@ -310,21 +314,27 @@ class Executor {
     {
       std::lock_guard lock(mu_);
       uint64_t now = NowNs();
-      std::erase_if(asking_, [&](Ticket t) {
-        OpSlot* slot = SlotOf(t);
-        if (slot == nullptr) return true;
-        if (slot->start_ns.load() > now) return false;
-        Pending& p = t.stream->queue.pending[t.seq - t.stream->queue.pending.front().seq];
-        if (p.work.host) {
-          std::lock_guard calls(calls_mu_);
-          calls_.push_back({std::move(p.work.host), slot});
-          calls_news_.notify_one();
-          NeedCallbackThread();
-          return true;
+      // Of a stream only the first can have started.
+      std::erase_if(asking_, [&](Stream* s) {
+        auto& externals = s->queue.externals;
+        while (!externals.empty()) {
+          Ticket t{s, externals.front()};
+          OpSlot* slot = SlotOf(t);
+          if (slot != nullptr && slot->released_ns.load(std::memory_order_relaxed) == kNever) {
+            if (slot->start_ns.load() > now) return false;
+            Pending& p = s->queue.pending[t.seq - s->queue.pending.front().seq];
+            if (!p.work.host) {
+              ask.push_back({p.work.satisfied, t});
+              return false;
+            }
+            std::lock_guard calls(calls_mu_);
+            calls_.push_back({std::move(p.work.host), slot});
+            calls_news_.notify_one();
+            NeedCallbackThread();
+          }
+          externals.pop_front();
         }
-        if (!p.started) p.started = true;
-        ask.push_back({p.work.satisfied, t});
-        return false;
+        return true;
       });
     }
     bool again = false;
@@ -357,16 +367,18 @@ class Executor {
     prctl(PR_SET_NAME, "sim-executor");
     prctl(PR_SET_TIMERSLACK, 1);
     Channel* ch = Process::Get().channel();
-    uint64_t ask_every = kAskEveryNs;
+    const uint64_t first = Process::Get().dilate(kAskEveryNs);
+    const uint64_t slowest = Process::Get().dilate(kAskSlowestNs);
+    uint64_t ask_every = first;
     for (;;) {
       uint32_t news = ch->news.load();
       bool asking = AskExternals();
       uint64_t until = Pump();
       if (asking) {
         until = std::min(until, NowNs() + ask_every);
-        ask_every = std::min(ask_every * 5 / 4, kAskSlowestNs);
+        ask_every = std::min(ask_every * 5 / 4, slowest);
       } else {
-        ask_every = kAskEveryNs;
+        ask_every = first;
         until = std::min(until, NextStart());
       }
       if (until > NowNs()) FutexWait(&ch->news, news, until);
@@ -377,8 +389,9 @@ class Executor {
   uint64_t NextStart() {
     std::lock_guard lock(mu_);
     uint64_t next = kNever;
-    for (Ticket t : asking_) {
-      OpSlot* slot = SlotOf(t);
+    for (Stream* s : asking_) {
+      if (s->queue.externals.empty()) continue;
+      OpSlot* slot = SlotOf({s, s->queue.externals.front()});
       if (slot != nullptr) next = std::min(next, slot->start_ns.load());
     }
     return next;
@@ -405,7 +418,7 @@ class Executor {
   uint32_t never_used_ = 0;
   std::vector<uint32_t> free_, zombies_;
   std::vector<Stream*> active_;  // with something pending
-  std::vector<Ticket> asking_;   // external ops not yet released
+  std::vector<Stream*> asking_;  // with external ops that are not yet released
   std::once_flag started_, callbacks_started_;
   std::mutex calls_mu_;
   std::condition_variable calls_news_;

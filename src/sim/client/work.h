@@ -56,15 +56,15 @@ struct Pending {
   uint32_t slot;
   uint64_t seq;
   Work work;
-  Ticket wait;           // of a wait op
-  bool started = false;  // external: being asked, or handed to the callback thread
+  Ticket wait;  // of a wait op
 };
 struct Queue {
   uint32_t number = 0;  // in the channel
   std::atomic<uint64_t> last_seq{0};
   std::atomic<uint64_t> retired_seq{0};
   std::deque<Pending> pending;
-  std::deque<uint64_t> effects;  // seqs in `pending` that something outside can see
+  std::deque<uint64_t> effects;    // seqs in `pending` that something outside can see
+  std::deque<uint64_t> externals;  // ... whose end only this process knows, not yet released
   bool active = false;
   uint64_t null_waited_seq = 0;  // of the legacy stream: already waited for
 };
