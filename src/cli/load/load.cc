@@ -44,6 +44,7 @@ struct LoadOptions {
 volatile std::sig_atomic_t g_stop = 0;
 int g_stop_event = -1;  // readable once a signal came, on whatever thread: a wait cannot miss it
 
+// The first signal ends it in order, its queued work included; the second at once.
 void StopOnSignals() {
   g_stop_event = ::eventfd(0, EFD_CLOEXEC);
   struct sigaction act = {};
@@ -53,7 +54,8 @@ void StopOnSignals() {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = ::write(g_stop_event, &one, sizeof one);
     errno = kept;
-  };  // no SA_RESTART: sleeps end
+  };
+  act.sa_flags = SA_RESETHAND;  // no SA_RESTART: sleeps end
   ::sigaction(SIGINT, &act, nullptr);
   ::sigaction(SIGTERM, &act, nullptr);
 }

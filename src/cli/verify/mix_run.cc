@@ -157,15 +157,13 @@ class Worker {
       const json line = json::parse(text_.substr(at, end - at), nullptr, false);
       at = end + 1;
       if (!line.is_object()) continue;
-      if (line.contains("work")) {
-        const double elapsed = line["work"].value("elapsed_s", 0.0);
-        if (elapsed > 0) out.copied_gbps = line["work"].value("copied_bytes", 0.0) / 1e9 / elapsed;
-        continue;
-      }
+      if (!line.contains("now_ns")) continue;
       const double time = line.value("now_ns", 0.0) / 1e9, done = line.value("done", 0.0);
-      if (from_s <= time && time < to_s)
+      if (from_s <= time && time < to_s) {
+        out.copied_gbps += line.value("copied_bytes", 0.0) / 1e9 / (to_s - from_s);
         for (const json& us : line.value("requests_us", json::array()))
           requests_us.push_back(us.get<double>());
+      }
       // Between two lines it went on evenly.
       const auto value_at = [&](double t) {
         return time <= last_time
@@ -290,10 +288,15 @@ Result<std::vector<std::vector<MixResult>>> RunMixes(const MixMachine& machine,
   if (!good) return Unavailable("a load did not begin within 30 s");
   const double from = NowS() + warm_s, to = from + measure_s;
   Listen(workers, to + 0.1, [] { return false; });
-  for (const auto& w : workers) w->Signal(SIGTERM);
-  Listen(workers, NowS() + kEndWithinS, [&] {
+  // In order, or at once where seconds of work are queued.
+  const auto ended = [&] {
     return std::all_of(workers.begin(), workers.end(), [](const auto& w) { return w->ended(); });
-  });
+  };
+  for (const double within : {0.3, kEndWithinS}) {
+    for (const auto& w : workers)
+      if (!w->ended()) w->Signal(SIGTERM);
+    Listen(workers, NowS() + within, ended);
+  }
   if (const Status s = AwaitEnd(machine, plans); !s.ok()) return s.error();
   std::vector<std::vector<MixResult>> out;
   size_t next = 0;

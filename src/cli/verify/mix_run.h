@@ -32,7 +32,7 @@ struct MixResult {
   double latency_p50_us = 0;  // of requests that ended in it; 0 = none did
   double latency_p99_us = 0;
   size_t requests = 0;
-  double copied_gbps = 0;  // over its whole life
+  double copied_gbps = 0;
 };
 
 // By plan, then tenant. `warm_s` after the last one has begun, all are measured for `measure_s`.
