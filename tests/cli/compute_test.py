@@ -90,5 +90,30 @@ class Compute(harness.DivvyTest):
                              "nothing")
 
 
+class LongKernel(harness.DivvyTest):
+    """A kernel that no gate can take back: its neighbour goes on, and it is named."""
+
+    def test_a_kernel_of_ten_seconds(self):
+        def load(name, *work):
+            p = self.start(*self.run_args("--name", name, "--compute", "50"), DIVVY, "load", *work,
+                           "--for", "1h", "--every", "20ms", "-o", "json")
+            self.line(p)
+            return p
+        def more(p, operations):
+            begun = json.loads(self.line(p))["done"]
+            while json.loads(self.line(p))["done"] < begun + operations:
+                pass
+        small = load("small", "--kernel", "100us", "--sync-every", "10")
+        long = load("long", "--kernel", "10s")
+        more(small, 300)
+        until(lambda: self.tenants()["long"]["shares"][0]["compute"]["overruns"] > 0)
+        self.assertEqual(json.loads(self.line(long))["done"], 0)
+        self.assertEqual(self.tenants()["small"]["shares"][0]["compute"]["overruns"], 0)
+        long.kill()
+        more(small, 300)
+        small.terminate()
+        self.finish(small)
+
+
 if __name__ == "__main__":
     harness.main()
