@@ -83,7 +83,7 @@ std::vector<Case> Light() {
        kLight,
        5,
        {Requests("bursty", 30, 50, 200, 90000), Kernels("heavy", 70, 200)}},
-      {"training x2", kLight, 5, {Training("a"), Training("b")}},
+      {"training x2", CaseKind::kSaturating, 0, {Training("a"), Training("b")}},
   };
 }
 
