@@ -58,6 +58,9 @@ function(divvy_test name)
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 120)
   endif()
+  if(DIVVY_SANITIZED)  # everything takes several times as long
+    math(EXPR A_TIMEOUT "4 * ${A_TIMEOUT}")
+  endif()
   set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}"
     ENVIRONMENT "DIVVY_BUILD_DIR=${CMAKE_BINARY_DIR};DIVVY_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
   if(A_SERIAL)
@@ -75,6 +78,9 @@ function(divvy_script_test name file)
   endif()
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 180)
+  endif()
+  if(DIVVY_SANITIZED)
+    math(EXPR A_TIMEOUT "4 * ${A_TIMEOUT}")
   endif()
   set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}"
     SKIP_RETURN_CODE 77

@@ -30,10 +30,10 @@ struct Tunables {
   Nanos light_memory = milliseconds(8);  // how long light tenants keep the others' bound short
 
   // Light tenants.
-  Nanos light_service =
-      microseconds(2250);  // GPU time since it last idled; above: not light. A request of 2 ms is
-  Nanos short_burst = milliseconds(1);   // bursts up to this make the holder run dry often
-  Nanos shortest_run = milliseconds(2);  // a holder runs this long between two yields
+  Nanos light_service = microseconds(2250);  // GPU time since it last idled, so that a request of
+                                             // 2 ms is light to its end; above: not light
+  Nanos short_burst = milliseconds(1);       // bursts up to this make the holder run dry often
+  Nanos shortest_run = milliseconds(2);      // a holder runs this long between two yields
 
   // Thin tenants (launch-bound): busy for less than this part of the time they have the device.
   double thin_duty = 0.85;
