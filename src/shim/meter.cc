@@ -53,13 +53,19 @@ void InLaneOf(CUstream stream, const Body& body) noexcept {
   });
 }
 
+// A done marker behind what the lane has unmarked. For whoever is inside it.
+void MarkTail(DeviceMeter& meter, LaneState& lane) noexcept {
+  if (Unmarked(meter, lane) && MayMark(meter, lane))
+    PutMarker(meter, lane, lane.stream, MarkerKind::kDone, -1);
+}
+
+// The same for whoever is not.
 void MarkLane(DeviceMeter& meter, LaneState& lane, bool legacy_only = false) noexcept {
   const uint64_t key = lane.key.load(std::memory_order_acquire);
   if (key == kNoStream || key == kOrphan || key == kSharedByAll || !Unmarked(meter, lane) ||
       !EnterLane(lane, key))
     return;
-  if ((!legacy_only || lane.sort == LaneStream::kLegacy) && MayMark(meter, lane))
-    PutMarker(meter, lane, lane.stream, MarkerKind::kDone, -1);
+  if (!legacy_only || lane.sort == LaneStream::kLegacy) MarkTail(meter, lane);
   LeaveLane(lane);
 }
 
@@ -265,9 +271,9 @@ void EndOperation(Submission* s, CUresult answer) noexcept {
   if (s->each_op) SubmissionEnded();
 }
 
-void MarkAll(DeviceMeter& meter) noexcept {
+void MarkAll(DeviceMeter& meter, bool legacy_only) noexcept {
   const uint32_t used = meter.used.load(std::memory_order_acquire);
-  for (uint32_t i = 0; i < used; ++i) MarkLane(meter, meter.lane[i]);
+  for (uint32_t i = 0; i < used; ++i) MarkLane(meter, meter.lane[i], legacy_only);
 }
 
 void MeterBeforeWait(CUstream stream) noexcept {
@@ -276,22 +282,20 @@ void MeterBeforeWait(CUstream stream) noexcept {
     EachMetered([](DeviceMeter& meter) { MarkAll(meter); });
     return;
   }
-  InLaneOf(stream, [](DeviceMeter& meter, LaneState& lane) { MarkLane(meter, lane); });
+  InLaneOf(stream, MarkTail);
 }
 
 void MeterAfterWait() noexcept {
   EachMetered([](DeviceMeter& meter) {
     ObserveAll(meter);
-    // What could not be marked beside other streams' work.
-    const uint32_t used = meter.used.load(std::memory_order_acquire);
-    for (uint32_t i = 0; i < used; ++i) MarkLane(meter, meter.lane[i], true);
+    MarkAll(meter, true);  // what could not be marked beside other streams' work
   });
   ThreadSynced();
 }
 
 void MeterBeforeHold(CUstream stream) noexcept {
   if (stream == nullptr) return MeterBeforeWait(nullptr);
-  InLaneOf(stream, [](DeviceMeter& meter, LaneState& lane) { MarkLane(meter, lane); });
+  InLaneOf(stream, MarkTail);
 }
 
 void MeterHeld(CUstream stream) noexcept {

@@ -56,7 +56,7 @@ void EndOperation(Submission* submission, CUresult answer) noexcept;
 // The caller is about to wait for the device, or to ask how far it is: nothing stays unmarked.
 // `stream`: only this one; nullptr: all.
 void MeterBeforeWait(CUstream stream) noexcept;
-void MarkAll(DeviceMeter& meter) noexcept;
+void MarkAll(DeviceMeter& meter, bool legacy_only = false) noexcept;
 // ... and has waited.
 void MeterAfterWait() noexcept;
 // Around something that can hold the stream back: what is before it can be seen to be done, and
