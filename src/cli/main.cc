@@ -81,7 +81,10 @@ int Complain(const CLI::App& app, const CLI::ParseError& error) {
   for (char& c : what)
     if (c == '\n') c = ' ';
   std::fprintf(stderr, "divvy: %s (see '%s --help')\n", what.c_str(), verb.c_str());
-  return !chosen.empty() && chosen.front()->get_name() == "run" ? kRunFailed : kBadInput;
+  return !chosen.empty() &&
+                 (chosen.front()->get_name() == "run" || chosen.front()->get_name() == "advise")
+             ? kRunFailed
+             : kBadInput;
 }
 
 int Main(int argc, char** argv) {
@@ -101,6 +104,7 @@ int Main(int argc, char** argv) {
   AddSet(app);
   AddPause(app);
   AddRecord(app);
+  AddAdvise(app);
   AddLoad(app);
   AddVerify(app);
   [[maybe_unused]] CLI::App* simulate =
@@ -112,6 +116,8 @@ int Main(int argc, char** argv) {
 #ifdef DIVVY_SIMULATE_DEVICE
   AddSimulateDevice(*simulate);
 #endif
+  AddDashboard(app);
+  AddSmi(app);
   AddDoctor(app);
   AddDaemon(app);
   AddVersion(app);

@@ -12,8 +12,11 @@ void AddSet(CLI::App& app);
 void AddPause(CLI::App& app);  // pause and resume
 void AddLoad(CLI::App& app);
 void AddRecord(CLI::App& app);
+void AddAdvise(CLI::App& app);
 void AddVerify(CLI::App& app);
 void AddVerifyCompute(CLI::App& verify);
+void AddDashboard(CLI::App& app);
+void AddSmi(CLI::App& app);
 void AddDoctor(CLI::App& app);
 void AddDaemon(CLI::App& app);
 void AddVersion(CLI::App& app);

@@ -65,8 +65,8 @@ class Served : public Api {
     events_.OnAdd([this] { watch_.Wake(); });
     return watch_.Start();
   }
-  Status Serve(UniqueFd listener, const std::string& token) {
-    servers_.push_back(std::make_unique<WebServer>(token));
+  Status Serve(UniqueFd listener, const Door& door, std::unique_ptr<TlsContext> tls = nullptr) {
+    servers_.push_back(std::make_unique<WebServer>(door, std::move(tls)));
     Routes(*servers_.back());
     return servers_.back()->Serve(std::move(listener));
   }
@@ -106,6 +106,7 @@ void Served::Routes(WebServer& server) {
   server.Get("/v1/status", [this](const Request&, Response& out) {
     Json status = node_.StatusJson();
     status["tcp"] = tcp_;
+    status["tls"] = options_.tls.Any();
     Answer(out, 200, status);
   });
   server.Get("/v1/devices",
@@ -205,7 +206,7 @@ void Served::StartWatch(const httplib::Request& in, httplib::Response& out) {
     sink.done();
     return true;
   });
-  WebServer::TakeConnection([this, terms = *terms](UniqueFd connection) {
+  WebServer::TakeConnection([this, terms = *terms](Connection connection) {
     if (connection.valid())
       watch_.Add(std::move(connection), terms);
     else
@@ -214,12 +215,24 @@ void Served::StartWatch(const httplib::Request& in, httplib::Response& out) {
 }
 
 Status Served::ServeTcp() {
-  Result<std::string> token = ReadToken(options_.token_file);
-  if (!token.ok()) return token.error();
+  Door door{.certificate = !options_.tls.client_ca.empty()};
+  if (!options_.token_file.empty()) {
+    Result<std::string> token = ReadToken(options_.token_file);
+    if (!token.ok()) return token.error();
+    door.token = *token;
+  }
+  std::unique_ptr<TlsContext> tls;
+  if (options_.tls.Any()) {
+    auto made = TlsContext::Make(options_.tls);
+    if (!made.ok()) return made.error();
+    tls = std::move(*made);
+  }
+  if (door.token.empty() && !door.certificate)  // never open to whoever comes
+    return Invalid("--api-tcp needs --api-token-file or --api-tls-client-ca");
   Result<UniqueFd> listener = ListenTcp(options_.tcp);
   if (!listener.ok()) return listener.error();
   tcp_ = BoundAddress(listener->get());
-  return Serve(std::move(*listener), *token);
+  return Serve(std::move(*listener), door, std::move(tls));
 }
 
 void Served::Metrics(const httplib::Request& in, httplib::Response& out) {
@@ -301,7 +314,7 @@ Result<std::unique_ptr<Api>> Api::Start(const ApiOptions& options, Node& node, E
   // The socket last: who sees it finds everything there.
   Result<UniqueFd> listener = ListenUnix(options.socket_path, SOCK_STREAM, 0600);
   if (!listener.ok()) return listener.error();
-  if (Status s = api->Serve(std::move(*listener), ""); !s.ok()) return s.error();
+  if (Status s = api->Serve(std::move(*listener), Door{}); !s.ok()) return s.error();
   return std::unique_ptr<Api>(std::move(api));
 }
 

@@ -47,6 +47,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
       Api::Start({.socket_path = paths::ApiSocket(options.node.machine_dir),
                   .tcp = options.api_tcp,
                   .token_file = options.api_token_file,
+                  .tls = options.api_tls,
                   .hami_metrics = options.hami_metrics},
                  *d->node_, d->events_, d->history_, [self] { self->loop_->Stop(); });
   if (!api.ok()) return api.error();

@@ -101,6 +101,7 @@ Json Node::TenantJson(const Tenant& tenant) const {
          {"limit_max_bytes", r.share.mem_max.n},
          {"used_bytes", used},
          {"charged_bytes", ChargedBytes(tenant, s)},
+         {"charged_peak_bytes", ChargedPeakBytes(tenant, s)},
          {"nvml_bytes", share.nvml_bytes},
          {"kinds", kinds},
          {"overhead_bytes", overhead},

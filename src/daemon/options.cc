@@ -25,10 +25,22 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
   auto* token = app.add_option("--api-token-file", out.api_token_file,
                                "whose first line who asks on TCP must send (Authorization: Bearer)")
                     ->type_name("FILE");
-  app.add_option("--api-tcp", out.api_tcp,
-                 "serve the API and the dashboard on ADDRESS:PORT, too; needs a token")
-      ->needs(token)
-      ->type_name("ADDRESS:PORT");
+  auto* certificate =
+      app.add_option("--api-tls-cert", out.api_tls.certificate, "TLS on TCP: our certificate (PEM)")
+          ->type_name("FILE");
+  auto* key = app.add_option("--api-tls-key", out.api_tls.key, "its key (PEM)")->type_name("FILE");
+  certificate->needs(key);
+  key->needs(certificate);
+  app.add_option("--api-tls-client-ca", out.api_tls.client_ca,
+                 "who asks on TCP must have a certificate that one of these signed (PEM)")
+      ->needs(certificate)
+      ->type_name("FILE");
+  auto* tcp = app.add_option("--api-tcp", out.api_tcp,
+                             "serve the API and the dashboard on ADDRESS:PORT, too; needs "
+                             "--api-token-file or --api-tls-client-ca")
+                  ->type_name("ADDRESS:PORT");
+  certificate->needs(tcp);
+  token->needs(tcp);
   std::string compat;
   app.add_option("--metrics-compat", compat,
                  "export metrics under another product's names, too: hami")
@@ -49,6 +61,13 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
     return false;
   } catch (const CLI::ParseError& e) {
     std::fprintf(stderr, "divvyd: %s (see 'divvyd --help')\n", e.what());
+    exit_code = 2;
+    return false;
+  }
+  if (!out.api_tcp.empty() && out.api_token_file.empty() && out.api_tls.client_ca.empty()) {
+    std::fprintf(stderr,
+                 "divvyd: --api-tcp requires --api-token-file or --api-tls-client-ca: who may ask? "
+                 "(see 'divvyd --help')\n");
     exit_code = 2;
     return false;
   }

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "src/daemon/connection.h"
 #include "src/daemon/node.h"
 
 namespace divvy::daemon {
@@ -14,6 +15,7 @@ struct Options {
   bool foreground = false;
   int ready_fd = -1;
   std::string api_tcp, api_token_file;
+  TlsFiles api_tls;
   bool hami_metrics = false;
   NodeOptions node;
 };

@@ -26,6 +26,14 @@ uint64_t ChargedBytes(const Tenant& tenant, unsigned share) {
   return region::BookBytes(tenant.segments->usage(), share);
 }
 
+uint64_t ChargedPeakBytes(const Tenant& tenant, unsigned share) {
+  // The tenant's word, as the book is: bounded so that it can be shown.
+  const uint64_t units =
+      region::PeakOf(tenant.segments->usage(), share).load(std::memory_order_relaxed);
+  return std::max(std::min(units, region::kMaxUnits) * region::kUnitBytes,
+                  ChargedBytes(tenant, share));
+}
+
 uint64_t LeavingBytes(const Tenant& tenant, unsigned share) {
   uint64_t units = 0;
   for (const auto& [slot, process] : tenant.processes)

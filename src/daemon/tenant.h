@@ -138,6 +138,7 @@ struct BooksLook {
 };
 BooksLook LookAtBooks(const Tenant& tenant);
 uint64_t ChargedBytes(const Tenant& tenant, unsigned share);
+uint64_t ChargedPeakBytes(const Tenant& tenant, unsigned share);  // the most there ever was
 uint64_t LeavingBytes(const Tenant& tenant, unsigned share);
 uint64_t KindBytes(const Tenant& tenant, unsigned share, region::Kind kind);  // all slots
 uint64_t SlotContextBytes(const Tenant& tenant, uint32_t slot, unsigned share);

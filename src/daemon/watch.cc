@@ -66,11 +66,11 @@ bool Watch::Reserve() {
   return false;
 }
 
-void Watch::Add(UniqueFd connection, const WatchTerms& terms) {
-  ::fcntl(connection.get(), F_SETFL, O_NONBLOCK);
+void Watch::Add(Connection connection, const WatchTerms& terms) {
+  ::fcntl(connection.fd(), F_SETFL, O_NONBLOCK);
   {
     const std::lock_guard lock(mutex_);
-    arrived_.push_back({.fd = std::move(connection),
+    arrived_.push_back({.connection = std::move(connection),
                         .interval_ns = terms.interval_ns,
                         .seen = terms.since ? *terms.since : events_.Newest()});
   }
@@ -126,8 +126,7 @@ void Watch::QueueSnapshots(uint64_t now) {
 void Watch::Send(Watcher& w, uint64_t now) {
   while (!w.waiting.empty()) {
     const std::string& text = *w.waiting.front();
-    const ssize_t n =
-        ::send(w.fd.get(), text.data() + w.sent, text.size() - w.sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = w.connection.Send(text.data() + w.sent, text.size() - w.sent);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) {
       if (now - w.moved_ns < kStuckNs) return;
@@ -163,15 +162,15 @@ void Watch::Run() {
   while (!stopping_) {
     fds.assign(1, {wake_.get(), POLLIN, 0});
     for (const Watcher& w : watchers_)
-      fds.push_back(
-          {w.fd.get(), static_cast<short>(w.waiting.empty() ? POLLIN : POLLIN | POLLOUT), 0});
+      fds.push_back({w.connection.fd(),
+                     static_cast<short>(w.waiting.empty() ? POLLIN : POLLIN | POLLOUT), 0});
     ::poll(fds.data(), fds.size(), Timeout(MonotonicNs()));
     uint64_t count;
     while (::read(wake_.get(), &count, sizeof count) > 0) continue;
     for (size_t i = 0; i < watchers_.size(); ++i) {
       char rest[256];  // a watcher has nothing more to say: what it sends is thrown away
       if ((fds[i + 1].revents & (POLLIN | POLLHUP | POLLERR)) == 0) continue;
-      const ssize_t n = ::recv(watchers_[i].fd.get(), rest, sizeof rest, MSG_DONTWAIT);
+      const ssize_t n = watchers_[i].connection.Receive(rest, sizeof rest);
       if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) watchers_[i].gone = true;
     }
     TakeNew();

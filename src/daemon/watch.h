@@ -20,6 +20,7 @@
 
 #include "src/base/result.h"
 #include "src/base/unique_fd.h"
+#include "src/daemon/connection.h"
 #include "src/daemon/events.h"
 #include "src/daemon/figures.h"
 
@@ -43,8 +44,8 @@ class Watch {
   // A place for one more, until Add or Release. False: there are kMostWatchers.
   bool Reserve();
   void Release() { --places_; }
-  void Add(UniqueFd connection, const WatchTerms& terms);  // the place is its own now
-  void Wake();                                             // there is a new event
+  void Add(Connection connection, const WatchTerms& terms);  // the place is its own now
+  void Wake();                                               // there is a new event
 
   size_t watchers() const { return places_; }
   uint64_t dropped() const { return dropped_; }  // for not reading
@@ -52,7 +53,7 @@ class Watch {
  private:
   using Text = std::shared_ptr<const std::string>;
   struct Watcher {
-    UniqueFd fd;
+    Connection connection;
     uint64_t interval_ns = 0;
     uint64_t seen = 0;  // the newest event that was queued
     uint64_t due_ns = 0;

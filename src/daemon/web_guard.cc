@@ -43,16 +43,17 @@ bool SameSecret(std::string_view a, std::string_view b) {
 
 bool NeedsToken(std::string_view path) { return path != "/" && !path.starts_with("/web/"); }
 
-Status MayAsk(const WebRequest& r, std::string_view token) {
-  if (!token.empty()) {
+Status MayAsk(const WebRequest& r, const Door& door) {
+  if (!door.token.empty()) {
     if (!NeedsToken(r.path)) return {};
     if (!r.authorization.starts_with(kBearer))
       return Denied("send the token: Authorization: Bearer TOKEN");
-    if (!SameSecret(r.authorization.substr(kBearer.size()), token))
+    if (!SameSecret(r.authorization.substr(kBearer.size()), door.token))
       return Denied("the token is wrong");
     return {};
   }
-  if (!OurName(NameOf(r.host)))
+  // With TLS the browser has checked that the name is this server's.
+  if (!door.certificate && !OurName(NameOf(r.host)))
     return Denied("ask for host localhost: a name with a dot may be another's");
   if (Changes(r.method) && !r.origin.empty() && HostOf(r.origin) != r.host)
     return Denied("a page of another origin may change nothing");

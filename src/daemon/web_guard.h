@@ -20,9 +20,15 @@ struct WebRequest {
   std::string_view host, origin, authorization;  // headers; "" = absent
 };
 
-// kDenied when it may not. `token`: "" on the Unix socket. On TCP everything but the page itself
-// needs it; such a denial is for lack of it exactly when NeedsToken(path).
-Status MayAsk(const WebRequest& request, std::string_view token);
+// What a listener asks of those who come. On the Unix socket nothing: the kernel has asked.
+struct Door {
+  std::string token;         // everything but the page itself needs it; "" = none
+  bool certificate = false;  // TLS has seen the client's, signed by whom it must be
+};
+
+// kDenied when it may not. With a token such a denial is for lack of it, and only where
+// NeedsToken(path).
+Status MayAsk(const WebRequest& request, const Door& door);
 bool NeedsToken(std::string_view path);
 // In a time that does not tell how much of it was right.
 bool SameSecret(std::string_view a, std::string_view b);

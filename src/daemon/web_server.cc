@@ -27,7 +27,7 @@ std::string TooMany() {
 }
 
 thread_local bool refuse = false;  // this connection came when too many waited
-thread_local std::function<void(UniqueFd)> take_connection;
+thread_local std::function<void(Connection)> take_connection;
 
 }  // namespace
 
@@ -55,8 +55,10 @@ class WebServer::Queue : public httplib::TaskQueue {
   httplib::ThreadPool pool_;
 };
 
-WebServer::WebServer(std::string token)
-    : token_(std::move(token)), stop_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+WebServer::WebServer(Door door, std::unique_ptr<TlsContext> tls)
+    : door_(std::move(door)),
+      tls_(std::move(tls)),
+      stop_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   new_task_queue = [this] { return new Queue(*this); };
   set_payload_max_length(kLargestBody);
   set_pre_routing_handler([this](const httplib::Request& in, httplib::Response& out) {
@@ -80,17 +82,17 @@ Status WebServer::Serve(UniqueFd listener) {
   return {};
 }
 
-void WebServer::TakeConnection(std::function<void(UniqueFd)> take) {
+void WebServer::TakeConnection(std::function<void(Connection)> take) {
   take_connection = std::move(take);
 }
 
 bool WebServer::Guard(const httplib::Request& in, httplib::Response& out) const {
   const std::string host = in.get_header_value("Host"), origin = in.get_header_value("Origin"),
                     authorization = in.get_header_value("Authorization");
-  const Status s = MayAsk({in.method, in.path, host, origin, authorization}, token_);
+  const Status s = MayAsk({in.method, in.path, host, origin, authorization}, door_);
   if (s.ok()) return true;
-  out.status = token_.empty() ? 403 : 401;
-  if (!token_.empty()) out.set_header("WWW-Authenticate", "Bearer");
+  out.status = door_.token.empty() ? 403 : 401;
+  if (!door_.token.empty()) out.set_header("WWW-Authenticate", "Bearer");
   // The rest of the request is not read: the next one cannot be found.
   out.set_header("Connection", "close");
   out.set_content(ErrorBody(s.error()), "application/json");
@@ -105,14 +107,18 @@ bool WebServer::process_and_close_socket(socket_t socket) {
         ::send(socket, answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return true;
   }
-  WebStream stream(socket, stop_.get());
+  Connection connection =
+      tls_ != nullptr ? Connection(std::move(fd), tls_->get()) : Connection(std::move(fd));
+  if (!connection.valid()) return false;
+  WebStream stream(connection, stop_.get());
+  if (!stream.Handshake()) return false;
   take_connection = nullptr;
   for (size_t left = keep_alive_max_count_; left > 0 && stream.AwaitRequest(); --left) {
     bool closed = false;
     const bool served = process_request(stream, left == 1, closed, nullptr);
     if (take_connection != nullptr) {
       const auto take = std::exchange(take_connection, nullptr);
-      if (served) take(std::move(fd));
+      take(served ? std::move(connection) : Connection());
       return served;
     }
     if (!served || closed) {

@@ -9,11 +9,14 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 
 #include "src/base/result.h"
 #include "src/base/unique_fd.h"
+#include "src/daemon/connection.h"
+#include "src/daemon/web_guard.h"
 
 namespace divvy::daemon {
 
@@ -23,19 +26,21 @@ class WebServer : public httplib::Server {
   static constexpr size_t kWaiting = 256;  // connections beyond are answered 503 and closed
   static constexpr size_t kLargestBody = 64 << 10;
 
-  explicit WebServer(std::string token);  // "": who can connect may ask
+  // `tls`: null = none.
+  explicit WebServer(Door door, std::unique_ptr<TlsContext> tls = nullptr);
   ~WebServer() override;
   Status Serve(UniqueFd listener);
 
   // From within a handler: when its answer is sent, the connection is `take`'s.
-  static void TakeConnection(std::function<void(UniqueFd)> take);
+  static void TakeConnection(std::function<void(Connection)> take);
 
  private:
   class Queue;
   bool process_and_close_socket(socket_t socket) override;
   bool Guard(const httplib::Request& in, httplib::Response& out) const;
 
-  const std::string token_;
+  const Door door_;
+  const std::unique_ptr<TlsContext> tls_;
   UniqueFd stop_;
   std::atomic<size_t> waiting_ = 0;
   std::thread thread_;

@@ -19,7 +19,7 @@ bool WebStream::Wait(short events, uint64_t until_ns, bool or_stop) const {
   for (;;) {
     const uint64_t now = MonotonicNs();
     if (now >= until_ns) return false;
-    pollfd fds[] = {{socket_, events, 0}, {stop_, POLLIN, 0}};
+    pollfd fds[] = {{connection_.fd(), events, 0}, {stop_, POLLIN, 0}};
     const int n = ::poll(fds, or_stop ? 2 : 1, static_cast<int>((until_ns - now) / kMs + 1));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0 || fds[1].revents != 0) return false;
@@ -27,8 +27,19 @@ bool WebStream::Wait(short events, uint64_t until_ns, bool or_stop) const {
   }
 }
 
+bool WebStream::Handshake() {
+  const uint64_t until = MonotonicNs() + kRequestMs * kMs;
+  for (;;) {
+    short events = POLLIN;
+    const int done = connection_.Handshake(events);
+    if (done != 0) return done > 0;
+    if (!Wait(events, until)) return false;
+  }
+}
+
 bool WebStream::AwaitRequest() {
-  if (begin_ == end_ && !Wait(POLLIN, MonotonicNs() + kIdleMs * kMs)) return false;
+  if (begin_ == end_ && !connection_.Pending() && !Wait(POLLIN, MonotonicNs() + kIdleMs * kMs))
+    return false;
   left_ = kRequestBytes;
   const uint64_t now = MonotonicNs();
   read_until_ns_ = now + kRequestMs * kMs;
@@ -37,21 +48,26 @@ bool WebStream::AwaitRequest() {
 }
 
 void WebStream::Linger() {
-  ::shutdown(socket_, SHUT_WR);
+  connection_.Finish();
   const uint64_t until = MonotonicNs() + kLingerMs * kMs;
   while (Wait(POLLIN, until))
-    if (::recv(socket_, buffer_.data(), buffer_.size(), MSG_DONTWAIT) <= 0) return;
+    if (::recv(connection_.fd(), buffer_.data(), buffer_.size(), MSG_DONTWAIT) <= 0) return;
 }
 
-bool WebStream::is_readable() const { return begin_ < end_ || Wait(POLLIN, read_until_ns_); }
+bool WebStream::is_readable() const {
+  return begin_ < end_ || connection_.Pending() || Wait(POLLIN, read_until_ns_);
+}
 
 bool WebStream::is_writable() const { return Wait(POLLOUT, write_until_ns_, false); }
 
 ssize_t WebStream::read(char* to, size_t size) {
   if (left_ == 0) return -1;
   if (begin_ == end_) {
-    if (!Wait(POLLIN, read_until_ns_)) return -1;
-    const ssize_t n = ::recv(socket_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+    ssize_t n;
+    do {  // of a record of TLS that has not come whole there is nothing yet
+      if (!connection_.Pending() && !Wait(POLLIN, read_until_ns_)) return -1;
+      n = connection_.Receive(buffer_.data(), buffer_.size());
+    } while (n < 0 && (errno == EAGAIN || errno == EINTR));
     if (n <= 0) return n;
     begin_ = 0;
     end_ = static_cast<size_t>(n);
@@ -70,7 +86,7 @@ ssize_t WebStream::write(const char* from, size_t size) {
     if (::poll(&stop, 1, 0) > 0)
       write_until_ns_ = std::min(write_until_ns_, MonotonicNs() + kLastAnswerMs * kMs);
     if (!Wait(POLLOUT, write_until_ns_, false)) return -1;
-    const ssize_t n = ::send(socket_, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = connection_.Send(from, size);
     if (n >= 0 || (errno != EAGAIN && errno != EINTR)) return n;
   }
 }

@@ -2,13 +2,15 @@
 // much time, whatever the other end does. What httplib reads and writes goes through here.
 //
 // Side: the daemon; the other end is nobody's friend. One thread at a time. Blocks in poll(2),
-// never longer than the limits; the socket itself is the caller's to close.
+// never longer than the limits; the connection itself is the caller's to close.
 #pragma once
 
 #include <httplib.h>
 
 #include <array>
 #include <cstdint>
+
+#include "src/daemon/connection.h"
 
 namespace divvy::daemon {
 
@@ -20,7 +22,10 @@ class WebStream : public httplib::Stream {
   static constexpr int kIdleMs = 2'000;  // between requests of one connection
 
   // `stop` becomes readable when the server ends.
-  WebStream(int socket, int stop) : socket_(socket), stop_(stop) {}
+  WebStream(Connection& connection, int stop) : connection_(connection), stop_(stop) {}
+
+  // TLS's handshake, within a request's time; true at once where there is none.
+  bool Handshake();
 
   // Waits for a request and gives it new limits. False: none came, the other end closed, or stop.
   bool AwaitRequest();
@@ -34,12 +39,13 @@ class WebStream : public httplib::Stream {
   ssize_t write(const char* from, size_t size) override;
   void get_remote_ip_and_port(std::string& ip, int& port) const override;
   void get_local_ip_and_port(std::string& ip, int& port) const override;
-  socket_t socket() const override { return socket_; }
+  socket_t socket() const override { return connection_.fd(); }
 
  private:
   bool Wait(short events, uint64_t until_ns, bool or_stop = true) const;
 
-  const int socket_, stop_;
+  Connection& connection_;
+  const int stop_;
   std::array<char, 4096> buffer_;
   size_t begin_ = 0, end_ = 0;
   size_t left_ = 0;  // bytes that this request may still have

@@ -67,9 +67,10 @@ inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_u
   at(BookStep::kOpWritten);
   U64& book = BookOf(usage, device);
   uint64_t seen = book.load(std::memory_order_acquire);
+  uint64_t units;
   for (;;) {
     const BookWord w = Unpack(seen);
-    uint64_t units = w.units + static_cast<uint64_t>(delta_units);
+    units = w.units + static_cast<uint64_t>(delta_units);
     if (delta_units > 0 && (units > limit_units || units > kMaxUnits)) {
       mine.op.word.store(0, std::memory_order_release);
       return false;
@@ -103,6 +104,11 @@ inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_u
   mine.charges.store(mine.charges.load(std::memory_order_relaxed) + step,
                      std::memory_order_release);
   mine.op.word.store(0, std::memory_order_release);
+  // For people only: killed before this, a process takes its last peak with it.
+  U64& peak = PeakOf(usage, device);
+  for (uint64_t most = peak.load(std::memory_order_relaxed);
+       units > most && !peak.compare_exchange_weak(most, units, std::memory_order_relaxed);) {
+  }
   U64& by_kind = account.kind_units[static_cast<unsigned>(kind)];
   const uint64_t k = by_kind.load(std::memory_order_relaxed);
   by_kind.store(delta_units < 0 && k < static_cast<uint64_t>(-delta_units)

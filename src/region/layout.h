@@ -261,7 +261,8 @@ struct Usage {
   U32 freed_futex;
   U32 freed_waiters;  // 0 = nobody to wake
   uint8_t reserved[208];
-  alignas(64) U64 book[kMaxDevices * 8];  // one cache line each: book[8 * device]
+  // One cache line each: book[8 * device], and beside it the most units that it ever had.
+  alignas(64) U64 book[kMaxDevices * 8];
   UsageEvent event[kMaxEvents];
   alignas(64) U64 record_head;  // operation records ever written
   OperationRecord record[kMaxRecords];
@@ -285,5 +286,6 @@ struct Bell {
 constexpr size_t kBellBytes = 4096;
 
 inline U64& BookOf(Usage& usage, unsigned device) { return usage.book[8 * device]; }
+inline U64& PeakOf(Usage& usage, unsigned device) { return usage.book[8 * device + 1]; }
 
 }  // namespace divvy::region

@@ -111,6 +111,13 @@ void PrintProgress(const json& line) {
   std::fflush(stdout);
 }
 
+void Print(const LoadOptions& options, const json& out) {
+  if (options.format == Format::kText) return PrintText(out);
+  // One line where there are others, or where somebody reads while we hold.
+  const bool line = options.work.every_ns > 0 || options.hold_ns > 0;
+  std::printf("%s\n", out.dump(line ? -1 : 2).c_str());
+}
+
 Status DoLoad(const LoadOptions& options, json& out) {
   const auto info = FindMemoryPath(options.path);
   if (!info.ok()) return info.error();
@@ -147,7 +154,7 @@ Status DoLoad(const LoadOptions& options, json& out) {
     out["work"] = std::move(*work);
   }
   if (options.hold_ns > 0) {
-    if (options.format == Format::kText) PrintText(out);
+    Print(options, out);  // what it has done is known now, not only when it ends
     std::fflush(stdout);
     Hold(options.hold_ns);
   }
@@ -188,10 +195,7 @@ void Load(const LoadOptions& options) {
   if (!done.ok()) Fail(done.error());
   if (options.write_value) std::printf("%s\n", out.dump(2).c_str());
   if (service) return;
-  if (options.format == Format::kJson)  // one line after lines
-    std::printf("%s\n", out.dump(options.work.every_ns > 0 ? -1 : 2).c_str());
-  else if (options.hold_ns == 0)
-    PrintText(out);
+  if (options.hold_ns == 0) Print(options, out);
 }
 
 std::string PathHelp() {
