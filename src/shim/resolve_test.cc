@@ -22,7 +22,13 @@ std::string Build(const std::string& file) {
 struct Outcome {
   std::string said;  // the last line
   int status;
+  std::string all;
 };
+
+// Whatever went wrong, the lines before the last say what.
+std::ostream& operator<<(std::ostream& to, const Outcome& o) {
+  return to << "status " << o.status << ", it said:\n" << o.all;
+}
 
 Outcome RunProgram(const std::vector<std::string>& argv,
                    const std::vector<std::string>& environment) {
@@ -51,7 +57,7 @@ Outcome RunProgram(const std::vector<std::string>& argv,
   waitpid(child, &status, 0);
   while (!text.empty() && text.back() == '\n') text.pop_back();
   const size_t line = text.rfind('\n');
-  return {line == std::string::npos ? text : text.substr(line + 1), status};
+  return {line == std::string::npos ? text : text.substr(line + 1), status, text};
 }
 
 // One simulated machine for all tests; it ends by itself with this process.
@@ -63,13 +69,20 @@ const std::string& Machine() {
   static const Folder folder{[] {
     char name[] = "/tmp/divvy-resolve-sim-XXXXXX";
     const std::string made = mkdtemp(name);
+    int ready[2];
+    if (pipe(ready) != 0) abort();
     if (fork() == 0) {
-      const std::string broker = Build("bin/divvy-sim-broker");
+      const std::string broker = Build("bin/divvy-sim-broker"), fd = std::to_string(ready[1]);
+      close(ready[0]);
       execl(broker.c_str(), broker.c_str(), "--profile", "h100", "--dir", made.c_str(), "--linger",
-            "0", nullptr);
+            "0", "--ready-fd", fd.c_str(), nullptr);
       _exit(127);
     }
-    while (!std::filesystem::exists(made + "/broker.sock")) usleep(1000);
+    // Its socket's name is there before it listens.
+    close(ready[1]);
+    char byte;
+    if (read(ready[0], &byte, 1) != 1) abort();
+    close(ready[0]);
     return made;
   }()};
   return folder.path;
@@ -80,7 +93,9 @@ std::vector<std::string> PlainEnvironment() {
 }
 
 std::vector<uint8_t> DeviceUuid() {
-  const std::string hex = RunProgram({Build("test/shim_probe"), "uuid"}, PlainEnvironment()).said;
+  const Outcome o = RunProgram({Build("test/shim_probe"), "uuid"}, PlainEnvironment());
+  const std::string hex = o.said;
+  if (hex.size() != 32) ADD_FAILURE() << "no UUID: " << o;
   std::vector<uint8_t> uuid;
   for (size_t i = 0; i + 1 < hex.size(); i += 2)
     uuid.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
@@ -108,6 +123,10 @@ struct ResolveTest : ::testing::TestWithParam<const char*> {
     scratch = mkdtemp(name);
   }
   void TearDown() override { std::filesystem::remove_all(scratch); }
+  void Expect(const std::string& said, const std::vector<std::string>& argv, bool tenant = true) {
+    const Outcome o = RunProgram(argv, Environment(tenant));
+    EXPECT_EQ(o.said, said) << o;
+  }
   std::string Copy() {
     const auto to = scratch / "libcuda.so.1";
     std::filesystem::copy_file(Build("lib/sim/libcuda.so.1"), to);
@@ -117,56 +136,45 @@ struct ResolveTest : ::testing::TestWithParam<const char*> {
   std::filesystem::path scratch;
 };
 
-TEST_P(ResolveTest, MeetsTheShare) {
-  const Outcome o = RunProgram({Build("test/shim_probe"), GetParam()}, Environment());
-  EXPECT_EQ(o.said, "refused") << "status " << o.status;
-}
+TEST_P(ResolveTest, MeetsTheShare) { Expect("refused", {Build("test/shim_probe"), GetParam()}); }
 INSTANTIATE_TEST_SUITE_P(Ways, ResolveTest,
                          ::testing::Values("dlsym", "dlvsym", "default", "next", "dlmopen", "proc",
                                            "proc1", "dlsym-of-dlsym", "reopened", "atexit",
                                            "destructor", "fork"));
 
 TEST_F(ResolveTest, ALinkedProgramMeetsTheShare) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe_linked")}, Environment()).said, "refused");
+  Expect("refused", {Build("test/shim_probe_linked")});
 }
 
 TEST_F(ResolveTest, ADriverByAbsolutePathMeetsTheShare) {
-  EXPECT_EQ(
-      RunProgram({Build("test/shim_probe"), "dlsym", Build("lib/sim/libcuda.so.1")}, Environment())
-          .said,
-      "refused");
+  Expect("refused", {Build("test/shim_probe"), "dlsym", Build("lib/sim/libcuda.so.1")});
 }
 
 TEST_F(ResolveTest, APrivateCopyMeetsTheShare) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "dlsym", Copy()}, Environment()).said, "refused");
+  Expect("refused", {Build("test/shim_probe"), "dlsym", Copy()});
 }
 
 TEST_F(ResolveTest, ASecondCopyIsAnsweredFromTheFirst) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "two-copies", Copy()}, Environment()).said,
-            "refused");
+  Expect("refused", {Build("test/shim_probe"), "two-copies", Copy()});
 }
 
 TEST_F(ResolveTest, ALibraryThatBindsDeepMeetsTheShare) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "plugin", Build("test/libshim_probe_plugin.so")},
-                       Environment())
-                .said,
-            "refused");
+  Expect("refused", {Build("test/shim_probe"), "plugin", Build("test/libshim_probe_plugin.so")});
 }
 
 struct CaptureTest : ResolveTest {};
 TEST_P(CaptureTest, IsNotSpoiltByTheShimsOwnCalls) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe_capture"), GetParam()}, Environment()).said,
-            "recorded");
+  Expect("recorded", {Build("test/shim_probe_capture"), GetParam()});
 }
 INSTANTIATE_TEST_SUITE_P(Modes, CaptureTest, ::testing::Values("0", "1", "2"));
 
 TEST_F(ResolveTest, WhatDoesNotExistStaysUnfound) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "missing"}, Environment()).said, "unfound");
+  Expect("unfound", {Build("test/shim_probe"), "missing"});
 }
 
 TEST_F(ResolveTest, AProgramThatIsNoTenantHasTheWholeDevice) {
-  EXPECT_EQ(RunProgram({Build("test/shim_probe"), "dlsym"}, Environment(false)).said, "granted");
-  EXPECT_EQ(RunProgram({Build("test/shim_probe_linked")}, Environment(false)).said, "granted");
+  Expect("granted", {Build("test/shim_probe"), "dlsym"}, false);
+  Expect("granted", {Build("test/shim_probe_linked")}, false);
 }
 
 TEST_F(ResolveTest, AProgramWithoutADriverRunsOn) {
