@@ -7,6 +7,7 @@
 #include "src/base/bytes.h"
 #include "src/base/paths.h"
 #include "src/base/percent.h"
+#include "src/base/sim_spec.h"
 
 namespace divvy {
 namespace {
@@ -41,6 +42,23 @@ TEST(ParsePercent, BoundsAndForms) {
   EXPECT_EQ(ParsePercent("12.5%")->milli, 12500u);
   for (const char* bad : {"0", "101", "-1", "nan", "inf", "", "abc", "3x"})
     EXPECT_FALSE(ParsePercent(bad).ok()) << bad;
+}
+
+TEST(SimSpec, ReadsModelCountAndDilation) {
+  const auto spec = ParseSimSpec("h100x4@x10");
+  ASSERT_TRUE(spec.ok());
+  EXPECT_EQ(spec->model, "h100");
+  EXPECT_EQ(spec->count, 4u);
+  EXPECT_EQ(spec->dilation, 10u);
+  EXPECT_EQ(ParseSimSpec("t4")->count, 1u);
+  EXPECT_EQ(ParseSimSpec("a100@2")->dilation, 2u);
+  for (const char* bad :
+       {"", "h", "h1000", "../../etc", "h100x", "h100x0", "h100x17", "h100x-1", "h100x4x2", "h100@",
+        "h100@x0", "h100@x1001", "h100@x1.5", "h100x1 ", "x4", "@x2"}) {
+    const auto refused = ParseSimSpec(bad);
+    ASSERT_FALSE(refused.ok()) << bad;
+    EXPECT_NE(refused.error().message.find(bad), std::string::npos) << bad;
+  }
 }
 
 TEST(Paths, OneFolderPerMachine) {

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "src/base/sim_spec.h"
+
 namespace divvy::cli {
 
 int StatusOf(const Error& error) {
@@ -57,7 +59,9 @@ CLI::Option* AddSim(CLI::App& app, std::string& profile) {
       .add_option("--sim", profile,
                   "use a simulated machine instead of the real GPUs: h100, a100, t4, h100x4 (four)")
       ->check([](const std::string& text) {
-        return text.empty() ? std::string("is empty; give a profile, e.g. h100") : std::string();
+        if (text.empty()) return std::string("is empty; give a profile, e.g. h100");
+        const auto spec = ParseSimSpec(text);
+        return spec.ok() ? std::string() : spec.error().message;
       })
       ->type_name("PROFILE");
 }

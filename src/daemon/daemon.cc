@@ -14,6 +14,7 @@
 #include <cstdlib>
 
 #include "src/base/paths.h"
+#include "src/base/sim_spec.h"
 #include "src/daemon/broker.h"
 #include "src/daemon/locks.h"
 #include "src/daemon/procfs.h"
@@ -79,6 +80,8 @@ Status Daemon::TakeMachine() {
     return Unavailable(
         "divvyd must see the host's pids, as NVML does: run it outside of the container, or with "
         "--pid=host (docker) or hostPID: true (Kubernetes)");
+  if (!options_.sim_profile.empty())
+    if (const auto spec = ParseSimSpec(options_.sim_profile); !spec.ok()) return spec.error();
   const std::string& dir = options_.node.machine_dir;
   if (Status s = paths::MakeRuntimeDir(dir); !s.ok()) return s;
   const auto take = [&dir] {

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,9 +39,10 @@ std::string BuildDir() {
 // A broker for one test, ended with it.
 class Machine {
  public:
-  explicit Machine(std::vector<std::string> options = {}) {
+  explicit Machine(std::vector<std::string> options = {}, const std::string& below = "") {
     char dir[] = "/tmp/divvy-sim-test.XXXXXX";
-    dir_ = mkdtemp(dir);
+    root_ = dir_ = mkdtemp(dir);
+    if (!below.empty()) EXPECT_EQ(mkdir((dir_ += "/" + below).c_str(), 0755), 0);
     int ready[2];
     EXPECT_EQ(pipe(ready), 0);
     std::string program = BuildDir() + "/bin/divvy-sim-broker", fd = std::to_string(ready[1]);
@@ -59,10 +61,12 @@ class Machine {
   ~Machine() {
     kill(pid_, SIGTERM);
     waitpid(pid_, nullptr, 0);
+    rmdir(root_.c_str());  // the broker has removed what it served
   }
+  const std::string& dir() const { return dir_; }
 
  private:
-  std::string dir_;
+  std::string root_, dir_;
   pid_t pid_ = -1;
 };
 
@@ -611,6 +615,24 @@ TEST(Processes, VisibleDevicesFollowTheEnvironment) {
   std::string uuid = Nvml().Uuid();
   EXPECT_EQ(count(uuid), 1);
   EXPECT_EQ(count(uuid.substr(0, 12) + ",3"), 2);
+}
+
+// A path that is too long for a socket's name is reached through its folder, which does not stay
+// open in the program.
+TEST(Processes, ALongPathLeavesNothingOpen) {
+  Machine machine({}, std::string(120, 'd'));
+  Child c([&machine](const Child::Line& line) {
+    line.Say(Cu().cuInit(0));
+    uint64_t open = 0;
+    for (int fd = 0; fd < 256; ++fd) {
+      char to[512];
+      const ssize_t n = readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), to, sizeof to);
+      open += n > 0 && std::string(to, size_t(n)) == machine.dir() ? 1 : 0;
+    }
+    line.Say(open);
+  });
+  EXPECT_EQ(c.line().Hear(), 0u);
+  EXPECT_EQ(c.line().Hear(), 0u);
 }
 
 // The broker ends with its starter and its last client.

@@ -53,6 +53,15 @@ class BadInput(harness.DivvyTest):
                 self.refused(args, 125, *words)
         self.assertEqual(self.tenants(), {})
 
+    def test_a_refused_simulated_machine_leaves_no_folder(self):
+        for profile in ("h100@x0", "../../etc", "h100x0", "h100 ", "x"):
+            for verb in (["run", "--mem", "2GiB"], ["devices"], ["verify", "memory"]):
+                tail = ["--", "true"] if verb[0] == "run" else []
+                done = self.divvy(*verb, "--sim", profile, *tail)
+                self.assertNotEqual(done.returncode, 0, (verb, profile))
+                self.assert_one_line(done, profile)
+        self.assertEqual(os.listdir(self.env["DIVVY_RUNTIME_DIR"]), [])
+
     def test_the_error_of_a_full_device_names_who_holds_what(self):
         p = self.start(*self.run_args("--name", "holder", mem="60GiB"), "sh", "-c",
                        "echo up; read x")

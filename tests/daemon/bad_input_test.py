@@ -59,7 +59,9 @@ class Starts(MachineTest):
     def test_bad_simulated_machine(self):
         folder = tempfile.mkdtemp(prefix="divvy-test-")
         self.addCleanup(shutil.rmtree, folder)
-        self.assertIn("h999", divvyd("--sim", "h999", DIVVY_RUNTIME_DIR=folder))
+        for profile in ("h999", "h100@x0", "../../etc"):
+            self.assertIn(profile, divvyd("--sim", profile, DIVVY_RUNTIME_DIR=folder))
+        self.assertEqual(os.listdir(folder), [])
 
     def test_own_pid_namespace(self):
         r = subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True)

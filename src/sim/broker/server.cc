@@ -45,7 +45,8 @@ Status Server::Listen() {
   }
   unlink(SocketPath(options_.dir).c_str());
   sockaddr_un addr;
-  auto sock = SocketAt(options_.dir, &addr);
+  UniqueFd folder;
+  auto sock = SocketAt(options_.dir, &addr, &folder);
   if (!sock) return sock.error();
   listen_ = std::move(sock).value();
   if (bind(listen_.get(), reinterpret_cast<sockaddr*>(&addr), sizeof addr) != 0 ||

@@ -1,7 +1,7 @@
 // The table of simulated GPU models. See profile.h.
 #include "src/sim/wire/profile.h"
 
-#include <charconv>
+#include <iterator>
 
 namespace divvy::sim {
 namespace {
@@ -98,16 +98,17 @@ constexpr Profile kProfiles[] = {
      .nvlink = false},
 };
 
-// Reads a whole number from `text`; false when anything is left over or it is out of range.
-bool ReadNumber(std::string_view text, uint32_t low, uint32_t high, uint32_t* out) {
-  uint32_t n = 0;
-  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
-  if (ec != std::errc() || end != text.data() + text.size() || n < low || n > high) return false;
-  *out = n;
-  return true;
-}
-
 }  // namespace
+
+// Every name that may be given has its model here.
+static_assert([] {
+  for (const std::string_view model : kSimModels) {
+    bool known = false;
+    for (const Profile& p : kProfiles) known = known || model == p.key;
+    if (!known) return false;
+  }
+  return std::size(kSimModels) == std::size(kProfiles);
+}());
 
 const Profile* FindProfile(std::string_view key) {
   for (const Profile& p : kProfiles) {
@@ -118,35 +119,14 @@ const Profile* FindProfile(std::string_view key) {
 
 std::string ProfileNames() {
   std::string names;
-  for (const Profile& p : kProfiles) names += (names.empty() ? "" : ", ") + std::string(p.key);
+  for (const std::string_view m : kSimModels) names += (names.empty() ? "" : ", ") + std::string(m);
   return names;
 }
 
 Result<MachineSpec> ParseMachineSpec(std::string_view text) {
-  const std::string quoted = "'" + std::string(text) + "'";
-  MachineSpec spec;
-  std::string_view rest = text;
-  if (size_t at = rest.find('@'); at != rest.npos) {
-    std::string_view d = rest.substr(at + 1);
-    if (!d.empty() && d[0] == 'x') d.remove_prefix(1);
-    if (!ReadNumber(d, 1, 1000, &spec.dilation)) {
-      return Invalid("simulated machine " + quoted + ": dilation is @x1 to @x1000");
-    }
-    rest = rest.substr(0, at);
-  }
-  spec.profile = FindProfile(rest);
-  if (spec.profile == nullptr) {
-    size_t x = rest.rfind('x');
-    if (x != rest.npos) spec.profile = FindProfile(rest.substr(0, x));
-    if (spec.profile == nullptr) {
-      return Invalid("simulated machine " + quoted + ": known models are " + ProfileNames() +
-                     "; write NAME[xCOUNT][@xDILATION], as in h100x4@x10");
-    }
-    if (!ReadNumber(rest.substr(x + 1), 1, kMaxDevices, &spec.count)) {
-      return Invalid("simulated machine " + quoted + ": count is x1 to x16");
-    }
-  }
-  return spec;
+  const auto spec = ParseSimSpec(text);
+  if (!spec.ok()) return spec.error();
+  return MachineSpec{FindProfile(spec->model), spec->count, spec->dilation};
 }
 
 }  // namespace divvy::sim

@@ -1,4 +1,4 @@
-// Simulated GPU models and the grammar NAME[xCOUNT][@xDILATION] that names a machine of them.
+// Simulated GPU models; the grammar that names a machine of them is src/base/sim_spec.h.
 // Shared by the broker and both libraries; pure, no I/O. Figures are of the real cards where public
 // (memory, SMs, clocks) and plausible otherwise (context cost, switch cost): src/sim/README.md.
 #pragma once
@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "src/base/result.h"
+#include "src/base/sim_spec.h"
 
 namespace divvy::sim {
 
@@ -46,7 +47,7 @@ struct MachineSpec {
 };
 
 inline constexpr uint64_t kBlockBytes = 2ull << 20;  // physical granularity
-inline constexpr uint32_t kMaxDevices = 16;
+inline constexpr uint32_t kMaxDevices = kMaxSimDevices;
 
 const Profile* FindProfile(std::string_view key);
 std::string ProfileNames();  // "h100, a100, t4"

@@ -64,15 +64,14 @@ Status Receive(int sock, void* data, size_t bytes, WireFds* fds) {
   return {};
 }
 
-Result<UniqueFd> SocketAt(const std::string& dir, sockaddr_un* addr) {
+Result<UniqueFd> SocketAt(const std::string& dir, sockaddr_un* addr, UniqueFd* folder) {
   *addr = {};
   addr->sun_family = AF_UNIX;
   std::string path = SocketPath(dir);
-  UniqueFd folder;  // a long path is reached through its folder's descriptor
   if (path.size() >= sizeof addr->sun_path) {
-    folder = UniqueFd(open(dir.c_str(), O_PATH | O_CLOEXEC));
-    if (!folder.valid()) return IoError(dir, errno);
-    path = SocketPath("/proc/self/fd/" + std::to_string(folder.release()));
+    *folder = UniqueFd(open(dir.c_str(), O_PATH | O_CLOEXEC));
+    if (!folder->valid()) return IoError(dir, errno);
+    path = SocketPath("/proc/self/fd/" + std::to_string(folder->get()));
   }
   memcpy(addr->sun_path, path.c_str(), path.size() + 1);
   UniqueFd sock(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -82,7 +81,8 @@ Result<UniqueFd> SocketAt(const std::string& dir, sockaddr_un* addr) {
 
 Result<UniqueFd> ConnectBroker(const std::string& dir) {
   sockaddr_un addr;
-  auto made = SocketAt(dir, &addr);
+  UniqueFd folder;
+  auto made = SocketAt(dir, &addr, &folder);
   if (!made) return made.error();
   UniqueFd sock = std::move(made).value();
   if (connect(sock.get(), reinterpret_cast<sockaddr*>(&addr), sizeof addr) != 0) {

@@ -52,9 +52,9 @@ std::string SocketPath(const std::string& dir);
 Status Send(int sock, const void* data, size_t bytes, const int* fds = nullptr, int fd_count = 0);
 Status Receive(int sock, void* data, size_t bytes, WireFds* fds);
 
-// A socket of the right type and the address of `dir`'s broker (the folder's descriptor stays open
-// when the path is too long for a sockaddr_un).
-Result<UniqueFd> SocketAt(const std::string& dir, sockaddr_un* addr);
+// A socket of the right type and the address of `dir`'s broker. When the path is too long for a
+// sockaddr_un the address goes through `folder`, which has to stay open while it is used.
+Result<UniqueFd> SocketAt(const std::string& dir, sockaddr_un* addr, UniqueFd* folder);
 
 // A connected socket to the broker of `dir`.
 Result<UniqueFd> ConnectBroker(const std::string& dir);
