@@ -297,10 +297,10 @@ void AddSimulateCluster(CLI::App& simulate) {
   verb->add_option("--seed", o->seeds, "order of arrival: a number, list or range (42-51)")
       ->capture_default_str();
   verb->add_option("--load", o->load, "offered GPU load of churn, as a part of capacity")
-      ->check(CLI::Range(0.01, 10.0))
+      ->check(NumberFrom(0.01, 10))
       ->capture_default_str();
   verb->add_option("--replicate", o->replicate, "copies of the nodes, and of the demand")
-      ->check(CLI::Range(1, 1000))
+      ->check(NumberFrom(1, 1000, Kind::kWhole))
       ->capture_default_str();
   verb->add_option("--refusal", o->ways,
                    "what is done when a request does not fit, in this order: squeeze elastic pods, "
@@ -308,7 +308,7 @@ void AddSimulateCluster(CLI::App& simulate) {
       ->delimiter(',')
       ->check(CLI::IsMember({"squeeze", "migrate", "preempt", "queue"}));
   verb->add_option("--max-moves", o->max_moves, "pods that migrate for one request, at most")
-      ->check(CLI::Range(1, 64))
+      ->check(NumberFrom(1, 64, Kind::kWhole))
       ->capture_default_str();
   verb->add_option("--quota", o->quotas,
                    "NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]] in GPUs; several with commas. Guarantee "

@@ -52,7 +52,6 @@ void Print(const std::vector<ComputeRow>& rows) {
 }
 
 void Verify(Options& options) {
-  std::stringstream list(options.cases);
   for (const Case& c : StandardCases()) {
     bool chosen = options.cases.empty();
     std::stringstream words(options.cases);
@@ -99,10 +98,10 @@ void AddVerifyHardware(CLI::App& verify) {
       "  divvy verify hardware --gpu 0");
   AddSim(*verb, options->sim);
   verb->add_option("--gpu", options->gpu, "index of the real device (default 0)")
-      ->check(CLI::Range(0, 63))
+      ->check(NumberFrom(0, 63, Kind::kWhole))
       ->type_name("I");
   verb->add_option("--seconds", options->seconds, "of each measurement (default 1.5)")
-      ->check(CLI::Range(0.2, 60.0))
+      ->check(NumberFrom(0.2, 60))
       ->type_name("S");
   verb->callback(
       [options] { std::printf("%s\n", OrFail(VerifyHardware(*options)).dump(2).c_str()); });

@@ -278,7 +278,6 @@ void ComputeCore::Publish(Nanos now, std::map<uint64_t, TenantView>& views) {
       v.metered = devices_[d].watch != Watch::kFree;
       v.paused = (seat->paused_by & static_cast<uint8_t>(PausedBy::kOperator)) != 0;
       v.stats = arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d));
-      v.throttled = v.stats.throttled;
       v.shut = (seat->gate->setting().bits & region::kGateShut) != 0;
       v.totals = seat->meter->Totals();
       v.used_ns.Add(now, static_cast<double>(v.stats.used.count()));

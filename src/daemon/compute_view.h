@@ -46,7 +46,6 @@ struct ShareView {
   double part_percent = 0;  // of the device when all its tenants want it
   bool metered = false;     // false: nobody else has a share, nothing is measured
   bool paused = false;      // by an operator
-  bool throttled = false;   // shut by its cap now
   bool shut = false;        // not its turn
   arbiter::SeatStats stats;
   MeterTotals totals;

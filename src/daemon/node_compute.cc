@@ -89,7 +89,7 @@ Json Node::ComputeJson(const Tenant& tenant, unsigned share, const TenantView& v
   out["entangled"] = v.stats.entangled;
   out["stalled"] = v.stats.stalled;
   out["light"] = v.stats.light;
-  out["throttled_by_cap"] = v.throttled;
+  out["throttled_by_cap"] = v.stats.throttled;
   return out;
 }
 

@@ -27,7 +27,7 @@ void AddCompute(const ShareView& view, ShareFigures& out) {
   };
   out.part_percent = view.part_percent;
   out.metered = view.metered;
-  out.shut_by_cap = view.throttled;
+  out.shut_by_cap = view.stats.throttled;
   out.used_percent_1s = percent(view.used_ns, std::chrono::seconds(1));
   out.used_percent_60s = percent(view.used_ns, std::chrono::seconds(60));
   out.gate_wait_percent = percent(view.gate_wait_ns, std::chrono::seconds(1));

@@ -5,7 +5,6 @@
 #include <map>
 #include <string>
 
-#include "src/placement/input/openb_csv.h"
 #include "src/placement/policies/policies.h"
 #include "src/placement/sim/protocol.h"
 #include "src/placement/trace_data_test.h"
@@ -50,11 +49,7 @@ TEST(Conformance, PublishedFiguresOnEveryFixture) {
   int compared = 0;
   for (const char* trace : {"default", "gpushare100"}) {
     Inventory inventory;
-    ASSERT_TRUE(ReadOpenbNodes(ReadWhole(TraceDir() + "/openb_node_list_gpu_node.csv"), "nodes",
-                               &inventory));
-    ASSERT_TRUE(
-        ReadOpenbPods(ReadWhole(TraceDir() + "/openb_pod_list_" + std::string(trace) + ".csv"),
-                      "pods", &inventory));
+    ASSERT_TRUE(ReadTrace(trace, &inventory));
     for (int seed = 42; seed <= 44; ++seed) {
       const std::string file =
           TraceDir() + "/fixtures/openb_" + trace + "_" + std::to_string(seed) + ".txt";

@@ -9,7 +9,6 @@
 #include <string>
 #include <utility>
 
-#include "src/placement/input/openb_csv.h"
 #include "src/placement/policies/policies.h"
 #include "src/placement/sim/protocol.h"
 #include "src/placement/trace_data_test.h"
@@ -156,11 +155,7 @@ TEST(OtherMixes, TheTraceJitteredOnOtherNodesAndWithMemory) {
   for (const char* trace : {"default", "gpushare40", "gpuspec10", "multigpu20"}) {
     for (const char* variant : {"jittered", "half the nodes", "with memory"}) {
       Inventory inventory;
-      ASSERT_TRUE(ReadOpenbNodes(ReadWhole(TraceDir() + "/openb_node_list_gpu_node.csv"), "nodes",
-                                 &inventory));
-      ASSERT_TRUE(
-          ReadOpenbPods(ReadWhole(TraceDir() + "/openb_pod_list_" + std::string(trace) + ".csv"),
-                        "pods", &inventory));
+      ASSERT_TRUE(ReadTrace(trace, &inventory));
       const std::string how = variant;
       if (how == "jittered") Jitter(uint64_t(runs), &inventory);
       if (how == "with memory") AddMemory(uint64_t(runs), &inventory);

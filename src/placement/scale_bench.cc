@@ -14,7 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "src/placement/input/openb_csv.h"
 #include "src/placement/policies/policies.h"
 #include "src/placement/sim/order.h"
 #include "src/placement/sim/protocol.h"
@@ -133,10 +132,7 @@ void Measure(const Inventory& inventory, const std::string& policy, uint32_t cop
 int Main(int argc, char** argv) {
   Inventory inventory;
   const std::string trace = argc > 1 ? argv[1] : "default";
-  const std::string pods = ReadWhole(TraceDir() + "/openb_pod_list_" + trace + ".csv");
-  if (!ReadOpenbNodes(ReadWhole(TraceDir() + "/openb_node_list_gpu_node.csv"), "nodes",
-                      &inventory) ||
-      !ReadOpenbPods(pods, "pods", &inventory)) {
+  if (!ReadTrace(trace, &inventory)) {
     std::printf("no openb trace in %s (DIVVY_TRACE_DIR): a made-up cluster instead\n",
                 TraceDir().c_str());
     inventory = MadeUp();
