@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "src/region/books.h"
+#include "src/shim/cancel.h"
 #include "src/shim/elf_lookup.h"
 #include "src/shim/gate.h"
 #include "src/shim/hello.h"
@@ -20,10 +22,12 @@ namespace {
 
 constexpr uint64_t kDeadAfterNs = 1000000000;  // a heart that has not beaten for this long
 constexpr unsigned kFirstHelloMs = 5000;       // many processes may be starting together
-constexpr unsigned kAgainHelloMs = 100;        // in the middle of an allocation or a launch
+constexpr unsigned kAgainHelloMs = 100;        // in the middle of an allocation
 constexpr unsigned kRestartMs = 3000;          // for a daemon that died to be followed by another
 constexpr uint64_t kBackOffNs = 250000000;
 constexpr uint64_t kBackOffMaxNs = 8000000000;
+constexpr uint64_t kFirstLookNs = 1000000;  // for an answer that was not there at once
+constexpr uint64_t kForgetHelloNs = 5000000000;
 
 // These are not wiped: a child has to know that its parent was attached.
 std::atomic<uint64_t> last_generation_of_family{0};
@@ -126,39 +130,105 @@ bool InNamespaceOfItsOwn() noexcept {
   return !FindModule([](const Module& m) { return m.path[0] == 0; });
 }
 
-// Says hello once. Under attach_lock.
-int Join(unsigned timeout_ms) noexcept {
-  wire::Hello hello;
-  PrepareHello(&hello);
-  Session* old = g_process.session.load(std::memory_order_relaxed);
-  if (InNamespaceOfItsOwn()) hello.flags |= wire::kHelloSecondCopy;
-  // From here to the swap no book may change, or the charge would be lost with the old segment.
-  if (!g_process.books.Lock()) return ETIMEDOUT;
-  if (old != nullptr) {
-    hello.last_generation = old->generation;
-    FillHeld(*old, &hello);
-  } else if (last_generation_of_family.load(std::memory_order_relaxed) != 0) {
-    hello.flags |= wire::kHelloForked;
+// Charged and credited since the hello that brought `next` was sent: the daemon does not know of
+// it. Under books, after Adopt.
+void CarryCharges(const Session& from, const wire::Hello& said, Session& next) noexcept {
+  for (uint32_t d = 0; d < from.policy->device_count && d < region::kMaxDevices; ++d) {
+    const int local = from.local_index[d];
+    const int to = local >= 0 ? next.policy_index[local] : -1;
+    if (to < 0) continue;
+    const wire::HeldCharge* told = nullptr;
+    for (uint32_t h = 0; h < said.held_count; ++h)
+      if (memcmp(said.held[h].uuid, from.policy->device[d].uuid, 16) == 0) told = &said.held[h];
+    const region::SlotDevice& now = from.Slot().device[d];
+    const auto carry = [&](int64_t units, unsigned kind) {
+      if (units != 0)
+        region::Change(*next.usage, next.slot, static_cast<unsigned>(to), units, region::kMaxUnits,
+                       static_cast<region::Kind>(kind), next.sequence);
+    };
+    auto left = static_cast<int64_t>(now.charged_units.load(std::memory_order_relaxed) -
+                                     (told != nullptr ? told->units : 0));
+    for (unsigned k = 0; k < region::kKinds; ++k) {
+      const auto more = static_cast<int64_t>(now.kind_units[k].load(std::memory_order_relaxed) -
+                                             (told != nullptr ? told->kind_units[k] : 0));
+      carry(more, k);
+      left -= more;
+    }
+    carry(left, 0);
   }
-  Welcomed welcomed;
-  // Once in a process's life: who holds memory already goes on under its last limits.
-  const unsigned refused_ms = old == nullptr && g_process.attach_failures == 0 ? kRestartMs : 0;
-  const int error = SayHello(TenantSocket(), hello, timeout_ms, refused_ms, &welcomed);
-  if (error == 0 && !welcomed.same_generation) Adopt(welcomed, hello.ns_pid);
-  g_process.books.Unlock();
-  return error;
 }
 
-// Under attach_lock.
-void Schedule(bool joined) noexcept {
+// The hello of this process as it is now. False: the books cannot be reached.
+bool MakeHello(wire::Hello* hello) noexcept {
+  PrepareHello(hello);
+  const Session* old = g_process.session.load(std::memory_order_relaxed);
+  if (InNamespaceOfItsOwn()) hello->flags |= wire::kHelloSecondCopy;
+  if (old == nullptr) {
+    if (last_generation_of_family.load(std::memory_order_relaxed) != 0)
+      hello->flags |= wire::kHelloForked;
+    return true;
+  }
+  hello->last_generation = old->generation;
+  if (!g_process.books.Lock()) return false;
+  FillHeld(*old, hello);
+  g_process.books.Unlock();
+  return true;
+}
+
+// Says hello, or looks for the answer to the one that was said. 0: joined, or the daemon is the one
+// we know. EINPROGRESS: no answer within `timeout_ms`, it may still come. Under attach_lock.
+int Join(unsigned timeout_ms) noexcept {
+  const NoCancellation until_done;
+  PendingHello& pending = g_process.pending;
+  Session* old = g_process.session.load(std::memory_order_relaxed);
+  if (!pending.connection.sent) {
+    if (!MakeHello(&pending.said)) return ETIMEDOUT;
+    // Once in a process's life: who holds memory already goes on under its last limits.
+    const unsigned refused_ms = old == nullptr && g_process.attach_failures == 0 ? kRestartMs : 0;
+    if (const int error =
+            SendHello(TenantSocket(), pending.said, timeout_ms, refused_ms, &pending.connection))
+      return error;
+    pending.since_ns = MonotonicNs(CLOCK_MONOTONIC_COARSE);
+    pending.looks = 0;
+  } else if (old != nullptr) {
+    timeout_ms = 0;  // waited for once
+  }
+  Welcomed welcomed;
+  int error = TakeWelcome(&pending.connection, pending.said, timeout_ms, &welcomed);
+  if (error == ETIMEDOUT) {
+    if (MonotonicNs(CLOCK_MONOTONIC_COARSE) - pending.since_ns < kForgetHelloNs) return EINPROGRESS;
+    DropHello(&pending.connection);
+  }
+  if (error != 0 || welcomed.same_generation) return error;
+  // Nobody is changing a book while the session changes.
+  if (!g_process.books.Lock()) {
+    Unmap(welcomed.policy, welcomed.usage, welcomed.bell);
+    return ETIMEDOUT;
+  }
+  Adopt(welcomed, pending.said.ns_pid);
+  if (old != nullptr)
+    CarryCharges(*old, pending.said, *g_process.session.load(std::memory_order_relaxed));
+  g_process.books.Unlock();
+  return 0;
+}
+
+// When the next try may be. Under attach_lock.
+void Schedule(bool joined, int error) noexcept {
+  uint64_t wait = 0;
   if (joined) {
     g_process.attach_failures = 0;
     g_process.next_attach_ns.store(0, std::memory_order_relaxed);
     return;
   }
-  uint64_t wait = kBackOffNs << (g_process.attach_failures < 5 ? g_process.attach_failures : 5);
-  if (wait > kBackOffMaxNs) wait = kBackOffMaxNs;
-  ++g_process.attach_failures;
+  if (error == EINPROGRESS) {
+    uint32_t& looks = g_process.pending.looks;
+    wait = kFirstLookNs << (looks < 8 ? looks : 8);
+    ++looks;
+  } else {
+    wait = kBackOffNs << (g_process.attach_failures < 5 ? g_process.attach_failures : 5);
+    if (wait > kBackOffMaxNs) wait = kBackOffMaxNs;
+    ++g_process.attach_failures;
+  }
   g_process.next_attach_ns.store(MonotonicNs(CLOCK_MONOTONIC_COARSE) + wait,
                                  std::memory_order_relaxed);
 }
@@ -173,8 +243,9 @@ Standing FirstAttach() noexcept {
   Standing s = g_process.standing.load(std::memory_order_acquire);
   if (s != Standing::kActive && s != Standing::kNotTenant) {
     if (s == Standing::kUnknown) PrepareForFork();
-    const bool joined = Join(kFirstHelloMs) == 0;
-    Schedule(joined);
+    const int error = Join(kFirstHelloMs);
+    const bool joined = error == 0;
+    Schedule(joined, error);
     s = joined ? Standing::kActive : Standing::kNotReady;
     g_process.standing.store(s, std::memory_order_release);
   }
@@ -203,7 +274,7 @@ Standing AttachNow() noexcept {
   return s == Standing::kNotReady ? FirstAttach() : s;
 }
 
-Session* FreshSession() noexcept {
+Session* FreshSession(Wait wait) noexcept {
   if (__builtin_expect(ForkedWithoutWipe(), 0)) {
     memset(static_cast<void*>(&g_process), 0, sizeof(g_process));
     StandingSlow();
@@ -214,11 +285,12 @@ Session* FreshSession() noexcept {
   const uint64_t now = MonotonicNs(CLOCK_MONOTONIC_COARSE);
   if (__builtin_expect(now < beat + kDeadAfterNs, 1)) return session;
   if (now < g_process.next_attach_ns.load(std::memory_order_relaxed)) return session;
-  if (!g_process.attach_lock.Lock()) return session;
+  if (wait == Wait::kNo ? !g_process.attach_lock.TryLock() : !g_process.attach_lock.Lock())
+    return session;
   if (CurrentSession() == session && MayTry()) {
-    const bool joined = Join(kAgainHelloMs) == 0;
+    const int error = Join(wait == Wait::kNo ? 0 : kAgainHelloMs);
     // An old daemon that is merely slow is asked again after the back-off, too.
-    Schedule(joined && CurrentSession() != session);
+    Schedule(error == 0 && CurrentSession() != session, error);
   }
   g_process.attach_lock.Unlock();
   return CurrentSession();

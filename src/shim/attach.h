@@ -7,9 +7,13 @@
 
 namespace divvy::shim {
 
+// What may be waited for when a daemon does not answer: allocations give it a moment, once for each
+// hello; launches nothing: they go on under the earlier grant and look again later.
+enum class Wait { kNo, kBriefly };
+
 // The current session, or nullptr. Says hello again first if the daemon's heart has stopped and the
-// back-off allows. Called by what takes memory; costs one coarse clock reading.
-Session* FreshSession() noexcept;
+// back-off allows. Called by what takes memory or submits; costs one coarse clock reading.
+Session* FreshSession(Wait wait = Wait::kBriefly) noexcept;
 
 // The session as it is, for what only gives back or looks.
 inline Session* CurrentSession() noexcept {

@@ -2,10 +2,14 @@
 #include "src/shim/attach.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <atomic>
 
 #include "src/shim/books.h"
 #include "src/shim/generated/hooks.h"
@@ -181,6 +185,98 @@ TEST_F(AttachTest, WhatIsUnderWayEndsInTheNextDaemonsBooks) {
   EXPECT_EQ(middle, 1u);
   EXPECT_EQ(under_way(), 0u);
   EXPECT_EQ(daemon.BookBytes(), 11 * kMiB);
+}
+
+TEST_F(AttachTest, ALaunchDoesNotWaitForAStoppedDaemon) {
+  FakeDaemon daemon({FakeShare{}});
+  FreshProcess(daemon.socket());
+  testing::MakeCurrentContext();
+  CUdeviceptr p, q;
+  ASSERT_EQ(hook_cuMemAlloc_v2(&p, 10 * kMiB), CUDA_SUCCESS);
+  const auto launch = [] {
+    g_process.meter_at = 0;  // looks closer
+    return hook_cuLaunchKernel(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
+  };
+  ASSERT_EQ(launch(), CUDA_SUCCESS);
+  daemon.Restart(2);
+  daemon.Stop();
+  const Session* const first = CurrentSession();
+  // It would never come back from a wait for an answer: there is none.
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(launch(), CUDA_SUCCESS);
+  EXPECT_EQ(CurrentSession(), first);
+  EXPECT_TRUE(g_process.pending.connection.sent);
+  EXPECT_EQ(g_process.pending.said.held[0].units, 10 * kMiB / region::kUnitBytes);
+  // Under the earlier grant, after the hello was sent.
+  ASSERT_EQ(hook_cuMemAllocManaged(&q, 3 * kMiB, 1), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
+  daemon.GoOn();
+  while (CurrentSession() == first) {
+    g_process.next_attach_ns = 0;
+    ASSERT_EQ(launch(), CUDA_SUCCESS);
+  }
+  EXPECT_EQ(daemon.hellos(), 2u);
+  EXPECT_EQ(CurrentSession()->generation, 2u);
+  EXPECT_FALSE(g_process.pending.connection.sent);
+  EXPECT_EQ(daemon.BookBytes(), 3 * kMiB);
+  const region::SlotDevice& account = daemon.usage().slot[1].device[0];
+  EXPECT_EQ(account.charged_units, 3 * kMiB / region::kUnitBytes);
+  EXPECT_EQ(account.kind_units[static_cast<unsigned>(Kind::kLinear)], 0u);
+  EXPECT_EQ(account.kind_units[static_cast<unsigned>(Kind::kManaged)], account.charged_units);
+  EXPECT_EQ(hook_cuMemFree_v2(q), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.BookBytes(), 0u);
+}
+
+TEST_F(AttachTest, AnAnswerOnAReusedDescriptorIsNotTaken) {
+  FakeDaemon daemon({FakeShare{}});
+  FreshProcess(daemon.socket());
+  testing::MakeCurrentContext();
+  daemon.Restart(2);
+  daemon.Stop();
+  CUdeviceptr p;
+  g_process.meter_at = 0;
+  ASSERT_EQ(hook_cuLaunchKernel(nullptr, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr),
+            CUDA_SUCCESS);
+  ASSERT_TRUE(g_process.pending.connection.sent);
+  // The program closes all that it did not open and has a socket of its own there.
+  int own[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, own), 0);
+  ASSERT_EQ(dup2(own[0], g_process.pending.connection.fd), g_process.pending.connection.fd);
+  ASSERT_EQ(send(own[1], "mine", 4, 0), 4);
+  daemon.GoOn();
+  while (CurrentSession()->generation == 1) {
+    g_process.next_attach_ns = 0;
+    ASSERT_EQ(hook_cuMemAlloc_v2(&p, kMiB), CUDA_SUCCESS);
+    ASSERT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
+  }
+  char text[8];
+  EXPECT_EQ(recv(own[0], text, sizeof text, MSG_DONTWAIT), 4);
+  close(own[0]);
+  close(own[1]);
+}
+
+TEST_F(AttachTest, ACancelledThreadFinishesItsHello) {
+  FakeDaemon daemon({FakeShare{}});
+  FreshProcess(daemon.socket());
+  static std::atomic<int> answer;
+  answer = -1;
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(
+                &thread, nullptr,
+                [](void*) -> void* {
+                  pthread_cancel(pthread_self());  // acts at the next cancellation point
+                  answer = hook_cuInit(0);
+                  pthread_testcancel();
+                  return nullptr;
+                },
+                nullptr),
+            0);
+  void* end = nullptr;
+  ASSERT_EQ(pthread_join(thread, &end), 0);
+  EXPECT_EQ(end, PTHREAD_CANCELED);
+  EXPECT_EQ(answer, CUDA_SUCCESS);
+  EXPECT_TRUE(g_process.attach_lock.TryLock());
+  g_process.attach_lock.Unlock();
+  EXPECT_EQ(Now(), Standing::kActive);
 }
 
 TEST_F(AttachTest, ADeadDaemonsLimitStillHolds) {

@@ -1,6 +1,8 @@
 // Contexts of this process; see contexts.h.
 #include "src/shim/contexts.h"
 
+#include <sched.h>
+
 #include "src/shim/attach.h"
 #include "src/shim/capture.h"
 #include "src/shim/devices.h"
@@ -151,13 +153,17 @@ void PrimaryRetained(unsigned device, CUcontext context, uint64_t units) noexcep
   g_process.contexts_lock.Unlock();
 }
 
+void PrimaryEnds(unsigned device) noexcept {
+  if (PrimaryKnown(device)) ContextEnds(g_process.device[device].primary_slot);
+}
+
 void PrimaryMaybeGone(unsigned device, int ordinal) noexcept {
   DeviceState& state = g_process.device[device];
   if (!PrimaryKnown(device)) return;
   unsigned flags = 0;
   int active = 1;
   if (g_driver.cuDevicePrimaryCtxGetState(ordinal, &flags, &active) != CUDA_SUCCESS || active != 0)
-    return;
+    return ContextStays(state.primary_slot);
   if (!g_process.contexts_lock.Lock()) return;
   const bool was = state.primary_active.exchange(false);
   const uint32_t slot = state.primary_slot;
@@ -165,6 +171,32 @@ void PrimaryMaybeGone(unsigned device, int ordinal) noexcept {
   if (was && slot != 0) IndexRemove(g_process.context[slot].handle.load(std::memory_order_relaxed));
   g_process.contexts_lock.Unlock();
   if (was) ContextGone(slot);
+}
+
+namespace {
+constexpr uint32_t kEnding = 1u << 31;
+constexpr uint64_t kLongestUseNs = 1000000000;
+}  // namespace
+
+std::atomic<uint32_t>* ContextUse::Enter(uint32_t slot) noexcept {
+  std::atomic<uint32_t>& users = g_process.context[slot].users;
+  // Acquire: partner of the last user's release and of ContextStays.
+  if ((users.fetch_add(1, std::memory_order_acquire) & kEnding) == 0) return &users;
+  users.fetch_sub(1, std::memory_order_relaxed);
+  return nullptr;
+}
+
+void ContextEnds(uint32_t slot) noexcept {
+  if (slot == 0) return;
+  std::atomic<uint32_t>& users = g_process.context[slot].users;
+  users.fetch_or(kEnding, std::memory_order_acquire);
+  for (const uint64_t start = MonotonicNs();
+       users.load(std::memory_order_acquire) != kEnding && MonotonicNs() - start < kLongestUseNs;)
+    sched_yield();
+}
+
+void ContextStays(uint32_t slot) noexcept {
+  if (slot != 0) g_process.context[slot].users.fetch_and(~kEnding, std::memory_order_release);
 }
 
 uint32_t ForgetContext(CUcontext context) noexcept {
@@ -179,6 +211,7 @@ void RestoreContext(uint32_t slot, CUcontext context) noexcept {
   if (slot == 0 || !g_process.contexts_lock.Lock()) return;
   IndexAdd(reinterpret_cast<uint64_t>(context), slot);
   g_process.contexts_lock.Unlock();
+  ContextStays(slot);
 }
 
 void ContextGone(uint32_t slot) noexcept {
@@ -196,6 +229,7 @@ void ContextGone(uint32_t slot) noexcept {
   const int device = context.device;
   const uint64_t units = context.units;
   context.units = 0;
+  ContextStays(slot);  // the next one in this place
   context.handle.store(0, std::memory_order_release);
   if (device >= 0) Credit(static_cast<unsigned>(device), units, Kind::kContext);
 }

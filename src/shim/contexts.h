@@ -30,8 +30,32 @@ uint32_t AddContext(CUcontext context, int device, uint64_t units) noexcept;
 // it is active and charged.
 bool PrimaryKnown(unsigned device) noexcept;
 void PrimaryRetained(unsigned device, CUcontext context, uint64_t units) noexcept;
-// It may be gone: asks the driver; if so, credits it and all that was in it.
+// Before and after it may go: asks the driver; if it is gone, credits it and all that was in it.
+void PrimaryEnds(unsigned device) noexcept;
 void PrimaryMaybeGone(unsigned device, int ordinal) noexcept;
+
+// Around a driver call of our own on what lives in a context (its streams, our events in them) by a
+// thread of which the program does not know that it uses it. False: the context is being destroyed
+// or not known; no call then.
+class ContextUse {
+ public:
+  explicit ContextUse(uint32_t slot) noexcept : users_(slot != 0 ? Enter(slot) : nullptr) {}
+  ~ContextUse() {
+    // Release: partner of who waits for the last one.
+    if (users_ != nullptr) users_->fetch_sub(1, std::memory_order_release);
+  }
+  explicit operator bool() const noexcept { return users_ != nullptr; }
+  ContextUse(const ContextUse&) = delete;
+  ContextUse& operator=(const ContextUse&) = delete;
+
+ private:
+  static std::atomic<uint32_t>* Enter(uint32_t slot) noexcept;
+  std::atomic<uint32_t>* const users_;
+};
+// Before the driver destroys it, or may: nobody enters any more; returns when nobody is inside. A
+// thread inside is in the driver for microseconds; after a second it goes on all the same.
+void ContextEnds(uint32_t slot) noexcept;
+void ContextStays(uint32_t slot) noexcept;  // it did not
 
 // Destroying by handle, in two steps, because the driver may give the handle out again at once.
 uint32_t ForgetContext(CUcontext context) noexcept;              // its slot, or 0

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "src/shim/attach.h"
+#include "src/shim/cancel.h"
 #include "src/shim/driver.h"
 #include "src/shim/pages.h"
 
@@ -190,6 +191,7 @@ bool DeviceAllowed(CUdevice ordinal, DriverSymbol symbol) noexcept {
 }
 
 CUresult InitDriver(unsigned flags) noexcept {
+  const NoCancellation until_started;
   for (unsigned waited_ms = 0; g_process.starting.exchange(true); ++waited_ms) {
     if (waited_ms == kStartPatienceMs) return g_driver.cuInit(flags);
     usleep(1000);

@@ -2,6 +2,7 @@
 #include "src/shim/events.h"
 
 #include "src/shim/capture.h"
+#include "src/shim/contexts.h"
 #include "src/shim/driver.h"
 #include "src/shim/process.h"
 
@@ -52,6 +53,10 @@ void GiveEvent(int cell) noexcept {
 
 CUevent EventOf(int cell) noexcept { return Cell(cell).event; }
 
+uint32_t ContextOfEvent(int cell) noexcept {
+  return Cell(cell).context.load(std::memory_order_relaxed);
+}
+
 void ForgetEvents(uint32_t context) noexcept {
   for (unsigned i = 0; i < kEventCells; ++i) {
     uint32_t expected = context;
@@ -86,8 +91,11 @@ void GiveProbe(int probe) noexcept {
 
 bool ReadProbe(int probe, uint64_t* ns) noexcept {
   const Probe& p = ProbeAt(probe);
-  if (Cell(p.start).context.load(std::memory_order_relaxed) == 0 ||
-      Cell(p.end).context.load(std::memory_order_relaxed) == 0)
+  const uint32_t context = Cell(p.start).context.load(std::memory_order_relaxed);
+  const ContextUse use(context);
+  // Looked at again inside: the context's end forgets its events.
+  if (!use || Cell(p.start).context.load(std::memory_order_relaxed) != context ||
+      Cell(p.end).context.load(std::memory_order_relaxed) != context)
     return false;
   const RelaxedCapture relaxed;
   float ms = 0;

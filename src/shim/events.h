@@ -23,6 +23,7 @@ constexpr unsigned kEventCells = 192;
 int TakeEvent(uint32_t context, bool timed) noexcept;
 void GiveEvent(int cell) noexcept;
 CUevent EventOf(int cell) noexcept;
+uint32_t ContextOfEvent(int cell) noexcept;  // 0: it went with its context
 // The context is gone, and its events with it.
 void ForgetEvents(uint32_t context) noexcept;
 

@@ -58,7 +58,7 @@ class Waiting {
 bool AwaitOpen(unsigned local) noexcept {
   const uint64_t start = MonotonicNs();
   for (;;) {
-    const Session* s = FreshSession();
+    const Session* s = FreshSession(Wait::kNo);
     const int d = s != nullptr ? s->policy_index[local] : -1;
     if (d < 0) return true;
     const region::U32& gate = s->policy->device[d].gate.word;
@@ -300,7 +300,7 @@ CUresult BeginSubmission(const Operation& op, Submission* out) noexcept {
   }
   if (standing != Standing::kActive) return CUDA_SUCCESS;
   // A new daemon's policy is looked for here, too: a program that only launches asks nowhere else.
-  const Session* session = FreshSession();
+  const Session* session = FreshSession(Wait::kNo);
   if (session == nullptr) return CUDA_SUCCESS;
   const uint32_t only = g_process.only_device.load(std::memory_order_relaxed);
   int local = static_cast<int>(only) - 1;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -175,33 +176,56 @@ int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[3], const
   return out->same_generation ? 0 : Map(out->welcome, segments, out);
 }
 
-int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
-             unsigned refused_ms, Welcomed* out) noexcept {
+int SendHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
+              unsigned refused_ms, SentHello* out) noexcept {
+  *out = {};
   int fd;
   if (const int error = Connect(socket_path, timeout_ms, refused_ms, &fd)) return error;
   ssize_t sent;
   do sent = send(fd, &hello, sizeof(hello), MSG_NOSIGNAL);
   while (sent < 0 && errno == EINTR);
-  if (sent != sizeof(hello)) {
+  struct stat st;
+  if (sent != sizeof(hello) || fstat(fd, &st) != 0) {
     const int error = sent < 0 ? (errno == EAGAIN ? ETIMEDOUT : errno) : EPROTO;
     close(fd);
     return error;
   }
+  *out = {true, fd, st.st_ino};
+  // The connection stays open and silent until the process ends.
+  if (const int high = fcntl(fd, F_DUPFD_CLOEXEC, kLowestFd); high >= 0) {
+    close(fd);
+    out->fd = high;
+  }
+  return 0;
+}
+
+int TakeWelcome(SentHello* sent, const wire::Hello& hello, unsigned timeout_ms,
+                Welcomed* out) noexcept {
+  const SentHello at = *sent;
+  struct stat st;
+  if (!at.sent || fstat(at.fd, &st) != 0 || st.st_ino != at.inode || !S_ISSOCK(st.st_mode)) {
+    *sent = {};
+    return EBADF;
+  }
   Answer answer;
-  int error = Receive(fd, timeout_ms, &answer);
+  int error = Receive(at.fd, timeout_ms, &answer);
+  if (error == ETIMEDOUT) return error;
   if (error == 0)
     error = TakeAnswer(answer.bytes, static_cast<size_t>(answer.size), answer.fd, hello, out);
   for (const int segment : answer.fd)
     if (segment >= 0) close(segment);
-  if (error != 0) {
-    close(fd);
-    return error;
-  }
-  // The connection stays open and silent until the process ends; nothing here names it again,
-  // because a program may have closed or reused the number by then.
-  const int high = fcntl(fd, F_DUPFD_CLOEXEC, kLowestFd);
-  if (high >= 0) close(fd);
-  return 0;
+  // A connection that was welcomed stays open; nothing here names it again.
+  if (error != 0)
+    DropHello(sent);
+  else
+    *sent = {};
+  return error;
+}
+
+void DropHello(SentHello* sent) noexcept {
+  struct stat st;
+  if (sent->sent && fstat(sent->fd, &st) == 0 && st.st_ino == sent->inode) close(sent->fd);
+  *sent = {};
 }
 
 void Unmap(const region::Policy* policy, region::Usage* usage, region::Bell* bell) noexcept {

@@ -18,12 +18,26 @@ struct Welcomed {
   bool same_generation = false;  // the daemon we already know: nothing was mapped
 };
 
-// Connects, says `hello` and maps what comes back. 0, or an errno: ECONNREFUSED and ENOENT (no
-// daemon), ETIMEDOUT, EPROTO (an answer that is none), or the code of a Refused message.
-// `refused_ms`: for how long a socket that nobody listens on is tried again; its daemon died, and
-// the next one may be starting.
-int SayHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
-             unsigned refused_ms, Welcomed* out) noexcept;
+// A hello that was sent. All zero: none. A program may close and reuse any descriptor number, so it
+// is looked at again by its inode.
+struct SentHello {
+  bool sent;
+  int fd;
+  uint64_t inode;
+};
+
+// Connects and sends `hello`. 0, or an errno: ECONNREFUSED and ENOENT (no daemon), ETIMEDOUT (its
+// queue stayed full). `refused_ms`: for how long a socket that nobody listens on is tried again;
+// its daemon died, and the next one may be starting. With 0 and 0 it never waits.
+int SendHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
+              unsigned refused_ms, SentHello* out) noexcept;
+// Waits for the answer for at most `timeout_ms` and maps what it brings. 0, ETIMEDOUT (none yet:
+// ask again), EPROTO (an answer that is none), EBADF (the connection is gone) or the code of a
+// Refused message; `*sent` is cleared but for ETIMEDOUT.
+int TakeWelcome(SentHello* sent, const wire::Hello& hello, unsigned timeout_ms,
+                Welcomed* out) noexcept;
+// No answer is wanted any more.
+void DropHello(SentHello* sent) noexcept;
 
 // The middle part of it: checks one received packet and maps the segments that came with it
 // (policy, usage, bell; -1: none). 0 or an errno as above; the descriptors stay the caller's.
@@ -33,7 +47,7 @@ int TakeAnswer(const void* packet, size_t bytes, const int (&segments)[3], const
 // Fills header, versions, pid and command; the caller adds charges and flags.
 void PrepareHello(wire::Hello* hello) noexcept;
 
-// Unmaps what SayHello mapped.
+// Unmaps what TakeWelcome mapped.
 void Unmap(const region::Policy* policy, region::Usage* usage, region::Bell* bell) noexcept;
 
 }  // namespace divvy::shim

@@ -122,6 +122,9 @@ bool AskOldest(DeviceMeter& meter, LaneState& lane) noexcept {
   lane.ring_lock.Unlock();
   if (!any) return false;
   {
+    const uint32_t context = lane.context.load(std::memory_order_relaxed);
+    const ContextUse use(context);
+    if (!use || ContextOfEvent(oldest.event) != context) return false;
     const RelaxedCapture relaxed;
     if (g_driver.cuEventQuery(EventOf(oldest.event)) != CUDA_SUCCESS) return false;
   }

@@ -35,6 +35,10 @@ class BoundedLock {
     if (__builtin_expect(word_.exchange(1, std::memory_order_acquire) == 0, 1)) return true;
     return LockSlow();
   }
+  bool TryLock() noexcept {
+    return word_.load(std::memory_order_relaxed) == 0 &&
+           word_.exchange(1, std::memory_order_acquire) == 0;
+  }
   void Unlock() noexcept { word_.store(0, std::memory_order_release); }
 
  private:

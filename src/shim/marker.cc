@@ -129,6 +129,10 @@ bool PutMarker(DeviceMeter& meter, LaneState& lane, CUstream stream, MarkerKind 
   region::Lane& shared = SharedOf(meter, lane);
   CUresult r;
   for (;;) {
+    // The context stays while this thread is inside; before the look at the key, which its end
+    // takes away. 0: the shared lane, which only submitting threads mark, each its own stream.
+    const uint32_t context = lane.context.load(std::memory_order_relaxed);
+    const ContextUse use(context);
     // Seq_cst, as taking `marking` is: partner of who takes the key away and then waits for
     // `marking`. Past this the stream may be gone.
     if (const uint64_t key = lane.key.load(); key == kOrphan || key == kNoStream) {
@@ -144,7 +148,12 @@ bool PutMarker(DeviceMeter& meter, LaneState& lane, CUstream stream, MarkerKind 
     if (kind != MarkerKind::kPaused) lane.held.store(0, std::memory_order_relaxed);
     // Release: the daemon, which reads `issued` last, finds it no smaller.
     if (kind == MarkerKind::kStart) shared.start.store(before, std::memory_order_release);
-    r = Queue(meter, lane, stream, word, ns, probe);
+    if (use || context == 0) {
+      r = Queue(meter, lane, stream, word, ns, probe);
+    } else {
+      GiveProbe(probe);
+      r = CUDA_ERROR_NOT_READY;  // it is being destroyed: its end settles what is unmarked
+    }
     if (r == CUDA_SUCCESS) {
       lane.last_word.store(word, std::memory_order_relaxed);
       lane.marked_ns.store(ns, std::memory_order_relaxed);

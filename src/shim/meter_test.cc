@@ -11,11 +11,14 @@
 #include <thread>
 
 #include "src/shim/attach.h"
+#include "src/shim/contexts.h"
+#include "src/shim/driver.h"
 #include "src/shim/gate.h"
 #include "src/shim/generated/hooks.h"
 #include "src/shim/testing/fake_daemon.h"
 #include "src/shim/testing/fake_driver.h"
 #include "src/shim/testing/fake_gpu.h"
+#include "src/shim/testing/gate_reader.h"
 
 namespace divvy::shim {
 namespace {
@@ -24,10 +27,9 @@ using arbiter::Progress;
 using testing::FakeDaemon;
 using testing::FakeGpu;
 using testing::KernelOf;
-
-constexpr uint64_t kUs = 1000;
-constexpr uint32_t kForever =
-    UINT32_MAX;  // over an hour: such a wait ends by progress or not at all
+using testing::kForever;
+using testing::kUs;
+using testing::Until;
 
 CUstream StreamAt(unsigned i) { return reinterpret_cast<CUstream>(uint64_t{0x10000} + 64 * i); }
 
@@ -35,9 +37,6 @@ CUresult Launch(CUstream stream, uint64_t ns) {
   return hook_cuLaunchKernel(KernelOf(ns), 1, 1, 1, 1, 1, 1, 0, stream, nullptr, nullptr);
 }
 uint64_t KeyOf(uint64_t ns) { return KernelOperation(KernelOf(ns), 1, 1, 1, CU_STREAM_LEGACY).key; }
-void Until(const std::function<bool()>& true_at_last) {
-  while (!true_at_last()) sched_yield();
-}
 
 // A tenant of one device whose gate is metered with 1 ms in flight, a marker each 250 us.
 struct MeterTest : ::testing::Test {
@@ -62,24 +61,11 @@ struct MeterTest : ::testing::Test {
   }
   void Gate(uint32_t bits, uint32_t bound_us, uint32_t space_us, uint32_t patience_us = kForever,
             unsigned device = 0) {
-    daemon.gate(device).bound_us = bound_us;
-    daemon.gate(device).space_us = space_us;
-    daemon.gate(device).patience_us = patience_us;
-    daemon.SetGate(bits, device);
+    testing::SetGate(daemon, device, bits, bound_us, space_us, patience_us);
   }
   // As divvyd reads it.
   Progress Read(unsigned device = 0, unsigned slot = 1) {
-    region::Meter& m = daemon.meter(slot, device);
-    Progress p;
-    p.paused = true;
-    for (unsigned i = 0; i < m.lanes; ++i) {
-      arbiter::StreamSample s;
-      s.marker = m.lane[i].marker;
-      s.start = m.lane[i].start;
-      s.issued = m.lane[i].issued;  // last: it is never smaller than the others
-      arbiter::Fold(s, p);
-    }
-    return p;
+    return testing::ReadProgress(daemon.meter(slot, device));
   }
   region::Meter& meter() { return daemon.meter(); }
   void Learn(uint64_t ns, CUstream stream = StreamAt(99)) {
@@ -480,7 +466,12 @@ TEST_F(MeterTest, ANewDaemonIsFoundByLaunchesAlone) {
   daemon.policy().heartbeat_ns = 1;
   daemon.Restart(7);
   Gate(region::kGateMetered, 1000, 250);
-  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+  // None of them waits for its answer; the one that finds it goes by the new gate.
+  Until([&] {
+    g_process.next_attach_ns = 0;
+    EXPECT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
+    return CurrentSession()->generation == 7;
+  });
   EXPECT_EQ(daemon.hellos(), hellos + 1);
   uint64_t operations = 0;  // in the new daemon's segment
   for (unsigned slot = 1; slot < 8; ++slot) operations += daemon.meter(slot).operations;
@@ -748,6 +739,60 @@ TEST_F(ByEvents, EventsStandForTheGpusWrites) {
   hook_cuStreamSynchronize(StreamAt(0));
   EXPECT_EQ(Read().done, Read().issued);
   EXPECT_EQ(meter().forced, 0u);
+}
+
+// --- a context's end beside threads that mark ---
+
+// A marker that is on its way to the GPU, in the middle of the driver's call.
+std::atomic<bool> hold_next_write{false}, write_held{false}, context_destroyed{false};
+std::atomic<bool> destroyed_beside_write{false};
+CUresult (*plain_write)(CUstream, CUdeviceptr, cuuint64_t, unsigned);
+CUresult HeldWrite(CUstream stream, CUdeviceptr at, cuuint64_t value, unsigned flags) {
+  if (hold_next_write.exchange(false)) {
+    write_held = true;
+    Until([] { return !write_held; });
+    destroyed_beside_write = context_destroyed.load();
+  }
+  return plain_write(stream, at, value, flags);
+}
+
+TEST_F(MeterTest, AContextIsNotDestroyedUnderAnotherThreadsMarker) {
+  Learn(300 * kUs);
+  plain_write = g_driver.cuStreamWriteValue64_v2;
+  g_driver.cuStreamWriteValue64_v2 = HeldWrite;
+  testing::Fake().during = [](const std::string& name) {
+    if (name == "cuCtxDestroy_v2") context_destroyed = true;
+  };
+  const uint32_t slot = CurrentPlace().context;
+  ASSERT_NE(slot, 0u);
+  hold_next_write = true;
+  std::thread marker([] { EXPECT_EQ(Launch(StreamAt(1), 300 * kUs), CUDA_SUCCESS); });
+  Until([] { return write_held.load(); });
+  std::thread ender([this] { EXPECT_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS); });
+  Until([slot] { return (g_process.context[slot].users & (1u << 31)) != 0; });
+  // It waits for the one inside, and nobody else comes in.
+  EXPECT_FALSE(ContextUse(slot));
+  sched_yield();
+  EXPECT_FALSE(context_destroyed);
+  write_held = false;
+  marker.join();
+  ender.join();
+  EXPECT_TRUE(context_destroyed);
+  EXPECT_FALSE(destroyed_beside_write);
+  EXPECT_EQ(g_process.context[slot].users, 0u);  // its place is the next one's
+  EXPECT_EQ(daemon.meter().in_flight_ns, 0u);
+  testing::Fake().during = nullptr;
+  g_driver.cuStreamWriteValue64_v2 = plain_write;
+}
+
+TEST_F(MeterTest, AContextThatStaysIsMarkedAgain) {
+  Learn(300 * kUs);
+  testing::Fake().fail["cuCtxDestroy_v2"] = CUDA_ERROR_INVALID_VALUE;
+  EXPECT_EQ(hook_cuCtxDestroy_v2(context), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(g_process.context[CurrentPlace().context].users, 0u);
+  const unsigned before = gpu.Writes();
+  ASSERT_EQ(Launch(StreamAt(1), 300 * kUs), CUDA_SUCCESS);
+  EXPECT_GT(gpu.Writes(), before);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "src/shim/attach.h"
+#include "src/shim/cancel.h"
 #include "src/shim/capture.h"
 #include "src/shim/pages.h"
 
@@ -339,6 +340,7 @@ bool Reclaim(unsigned device) noexcept {
   const int d = s != nullptr ? s->policy_index[device] : -1;
   if (d < 0) return false;
   const Moving moving;
+  const NoCancellation until_done;
   const auto charged = [&] {
     return s->Slot().device[d].charged_units.load(std::memory_order_relaxed);
   };

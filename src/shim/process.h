@@ -12,6 +12,7 @@
 #include "src/region/layout.h"
 #include "src/shim/estimate.h"
 #include "src/shim/events.h"
+#include "src/shim/hello.h"
 #include "src/shim/live_table.h"
 #include "src/shim/lock.h"
 
@@ -49,9 +50,18 @@ struct Session {
 };
 constexpr unsigned kSessions = 4;
 
+// A hello whose answer has not come yet: who goes on under an earlier grant does not wait for it.
+struct PendingHello {
+  SentHello connection;
+  uint64_t since_ns;
+  uint32_t looks;
+  wire::Hello said;
+};
+
 struct ContextSlot {
   std::atomic<uint64_t> handle;  // CUcontext; 0 = free
   int8_t device;                 // local index, -1: none of ours
+  std::atomic<uint32_t> users;   // ContextUse (contexts.h)
   uint32_t attached;             // cuCtxAttach on top of its creation
   uint64_t units;                // charged for it
 };
@@ -111,6 +121,7 @@ struct alignas(4096) Process {
   BoundedLock attach_lock;
   std::atomic<uint64_t> next_attach_ns;
   uint32_t attach_failures;  // under attach_lock
+  PendingHello pending;      // under attach_lock
   unsigned session_count;    // under attach_lock
   Session sessions[kSessions];
   uint32_t pid;  // only where the kernel cannot wipe on fork

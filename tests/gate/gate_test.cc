@@ -13,6 +13,7 @@
 #include "src/shim/gate.h"
 #include "src/shim/generated/hooks.h"
 #include "src/shim/testing/fake_daemon.h"
+#include "src/shim/testing/gate_reader.h"
 #include "src/sim/client/test_driver.h"
 
 namespace divvy::shim {
@@ -20,9 +21,9 @@ namespace {
 
 using arbiter::Progress;
 using sim::cu;
-
-constexpr uint64_t kUs = 1000;
-constexpr uint32_t kForever = UINT32_MAX;
+using testing::kForever;
+using testing::kUs;
+using testing::Until;
 
 std::vector<testing::FakeShare> Shares() {
   std::vector<testing::FakeShare> shares;
@@ -35,10 +36,6 @@ std::vector<testing::FakeShare> Shares() {
     shares.push_back(share);
   }
   return shares;
-}
-
-void Until(const std::function<bool()>& true_at_last) {
-  while (!true_at_last()) sched_yield();
 }
 
 // A tenant of two simulated devices whose gates are metered; device 0's context is current.
@@ -73,10 +70,7 @@ struct GateOnSimulator : ::testing::Test {
   }
 
   void Gate(unsigned d, uint32_t bits, uint32_t bound_us, uint32_t space_us, uint32_t patience_us) {
-    daemon.gate(d).bound_us = bound_us;
-    daemon.gate(d).space_us = space_us;
-    daemon.gate(d).patience_us = patience_us;
-    daemon.SetGate(bits, d);
+    testing::SetGate(daemon, d, bits, bound_us, space_us, patience_us);
   }
   CUresult Spin(CUstream s, uint64_t ns, int d = 0) {
     void* args[] = {&ns};
@@ -93,17 +87,7 @@ struct GateOnSimulator : ::testing::Test {
     return hook_cuLaunchKernel(wait_value[d], 1, 1, 1, 1, 1, 1, 0, s, args, nullptr);
   }
   Progress Read(int d = 0) {
-    region::Meter& m = daemon.meter(1, static_cast<unsigned>(d));
-    Progress p;
-    p.paused = true;
-    for (unsigned i = 0; i < m.lanes; ++i) {
-      arbiter::StreamSample s;
-      s.marker = m.lane[i].marker;
-      s.start = m.lane[i].start;
-      s.issued = m.lane[i].issued;
-      arbiter::Fold(s, p);
-    }
-    return p;
+    return testing::ReadProgress(daemon.meter(1, static_cast<unsigned>(d)));
   }
   region::Meter& meter(unsigned d = 0) { return daemon.meter(1, d); }
 

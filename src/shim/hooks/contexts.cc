@@ -41,6 +41,7 @@ bool PrimaryCharged(CUdevice ordinal) noexcept {
 template <typename Destroy>
 CUresult DestroyContext(CUcontext context, const Destroy& destroy) noexcept {
   const uint32_t slot = ForgetContext(context);
+  ContextEnds(slot);
   const Moving moving;
   const CUresult r = destroy();
   if (slot == 0) return r;
@@ -54,10 +55,11 @@ CUresult DestroyContext(CUcontext context, const Destroy& destroy) noexcept {
 template <typename Release>
 CUresult ReleasePrimary(CUdevice ordinal, const Release& release) noexcept {
   const Moving moving;
-  const CUresult r = release(ordinal);
   const int device = LocalOf(ordinal);
+  if (device >= 0) PrimaryEnds(static_cast<unsigned>(device));
+  const CUresult r = release(ordinal);
+  if (device >= 0) PrimaryMaybeGone(static_cast<unsigned>(device), ordinal);
   if (r == CUDA_SUCCESS && device >= 0) {
-    PrimaryMaybeGone(static_cast<unsigned>(device), ordinal);
     g_process.pools_dirty.store(1, std::memory_order_relaxed);
     PollDirtySlow();
   }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "src/shim/cancel.h"
 #include "src/shim/hooks/hook.h"
 #include "src/shim/hooks/measured.h"
 #include "src/shim/image_size.h"
@@ -15,6 +16,7 @@ namespace {
 
 uint64_t FileBytes(const char* name) noexcept {
   if (name == nullptr) return 0;
+  const NoCancellation until_closed;
   const int fd = open(name, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;  // the driver will say so
   uint64_t bytes = 0;

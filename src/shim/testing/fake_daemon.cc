@@ -93,6 +93,7 @@ void FakeDaemon::Listen() {
 
 void FakeDaemon::Die() {
   if (!thread_.joinable()) return;
+  GoOn();
   close(stop_[1]);
   thread_.join();
   close(stop_[0]);
@@ -111,11 +112,28 @@ void FakeDaemon::Restart(uint64_t generation) {
   Listen();
 }
 
+void FakeDaemon::Stop() {
+  const std::lock_guard lock(stopped_mu_);
+  stopped_ = true;
+}
+
+void FakeDaemon::GoOn() {
+  {
+    const std::lock_guard lock(stopped_mu_);
+    stopped_ = false;
+  }
+  goes_on_.notify_all();
+}
+
 void FakeDaemon::Serve() {
   for (;;) {
     pollfd wait[2] = {{listener_, POLLIN, 0}, {stop_[0], POLLIN, 0}};
     poll(wait, 2, -1);
     if (wait[1].revents != 0) return;
+    {
+      std::unique_lock lock(stopped_mu_);
+      goes_on_.wait(lock, [this] { return !stopped_; });
+    }
     const int connection = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (connection >= 0) Answer(connection);
   }

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -48,6 +50,9 @@ class FakeDaemon {
   void Die();   // closes the socket; the segments stay
   // Another daemon on the same path with another generation; what the shim held is booked again.
   void Restart(uint64_t generation);
+  // Stopped: it listens, so that a hello can be said, and answers once it goes on.
+  void Stop();
+  void GoOn();
 
   // Events written so far, in order.
   std::vector<region::UsageEvent*> Events();
@@ -68,6 +73,9 @@ class FakeDaemon {
   std::atomic<bool> gives_bell_{true};
   uint32_t gate_sequence_ = 0;
   uint32_t next_slot_ = 1, daemon_sequence_ = 0;
+  std::mutex stopped_mu_;
+  std::condition_variable goes_on_;
+  bool stopped_ = false;
   std::atomic<unsigned> hellos_{0};
   std::atomic<uint32_t> refuse_{0};
   wire::Hello last_hello_{};
