@@ -184,13 +184,12 @@ int SendHello(const char* socket_path, const wire::Hello& hello, unsigned timeou
   ssize_t sent;
   do sent = send(fd, &hello, sizeof(hello), MSG_NOSIGNAL);
   while (sent < 0 && errno == EINTR);
-  struct stat st;
-  if (sent != sizeof(hello) || fstat(fd, &st) != 0) {
+  if (sent != sizeof(hello)) {
     const int error = sent < 0 ? (errno == EAGAIN ? ETIMEDOUT : errno) : EPROTO;
     close(fd);
     return error;
   }
-  *out = {true, fd, st.st_ino};
+  *out = {true, fd, 0};
   // The connection stays open and silent until the process ends.
   if (const int high = fcntl(fd, F_DUPFD_CLOEXEC, kLowestFd); high >= 0) {
     close(fd);
@@ -203,13 +202,16 @@ int TakeWelcome(SentHello* sent, const wire::Hello& hello, unsigned timeout_ms,
                 Welcomed* out) noexcept {
   const SentHello at = *sent;
   struct stat st;
-  if (!at.sent || fstat(at.fd, &st) != 0 || st.st_ino != at.inode || !S_ISSOCK(st.st_mode)) {
+  if (!at.sent || (at.inode != 0 && (fstat(at.fd, &st) != 0 || st.st_ino != at.inode))) {
     *sent = {};
     return EBADF;
   }
   Answer answer;
   int error = Receive(at.fd, timeout_ms, &answer);
-  if (error == ETIMEDOUT) return error;
+  if (error == ETIMEDOUT) {
+    if (at.inode == 0 && fstat(at.fd, &st) == 0) sent->inode = st.st_ino;
+    return error;
+  }
   if (error == 0)
     error = TakeAnswer(answer.bytes, static_cast<size_t>(answer.size), answer.fd, hello, out);
   for (const int segment : answer.fd)
@@ -224,7 +226,8 @@ int TakeWelcome(SentHello* sent, const wire::Hello& hello, unsigned timeout_ms,
 
 void DropHello(SentHello* sent) noexcept {
   struct stat st;
-  if (sent->sent && fstat(sent->fd, &st) == 0 && st.st_ino == sent->inode) close(sent->fd);
+  if (sent->sent && (sent->inode == 0 || (fstat(sent->fd, &st) == 0 && st.st_ino == sent->inode)))
+    close(sent->fd);
   *sent = {};
 }
 

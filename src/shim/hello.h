@@ -18,12 +18,12 @@ struct Welcomed {
   bool same_generation = false;  // the daemon we already know: nothing was mapped
 };
 
-// A hello that was sent. All zero: none. A program may close and reuse any descriptor number, so it
-// is looked at again by its inode.
+// A hello that was sent. All zero: none. A program may close and reuse any descriptor number, so
+// one whose answer did not come within the same call is known again by its inode.
 struct SentHello {
   bool sent;
   int fd;
-  uint64_t inode;
+  uint64_t inode;  // 0: not looked at yet, a call at a process's start counts
 };
 
 // Connects and sends `hello`. 0, or an errno: ECONNREFUSED and ENOENT (no daemon), ETIMEDOUT (its
