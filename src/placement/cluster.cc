@@ -26,6 +26,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
                   n.device_count, n.model,        layout};
   n.pool = PoolOf(pool);
   exact_pool_.push_back(pools_[n.pool] == pool);
+  mixed_pools_ |= uint64_t{!exact_pool_.back()} << n.pool;
   nodes_.push_back(n);
   for (int d = 0; d < spec.devices; ++d) {
     Device device;
@@ -39,6 +40,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
   total_cpu_milli_ += spec.cpu_milli;
   if (nodes_.size() > log_.size()) {
     log_.assign(std::bit_ceil(nodes_.size()), {});
+    log_mask_ = log_.size() - 1;
     log_end_ += log_.size();  // everybody lags: the ring was re-laid
   }
   Summarise(id);
@@ -63,13 +65,24 @@ uint8_t Cluster::PoolOf(const Pool& pool) {
   return static_cast<uint8_t>(it - pools_.begin());
 }
 
+uint64_t Cluster::PoolsOf(const Shape& shape) const {
+  if (shape.devices == 0 || shape.models == kAnyModel) return ~uint64_t{0};
+  uint64_t mask = mixed_pools_;
+  for (size_t i = 0; i < pools_.size(); ++i) mask |= (shape.models >> pools_[i].model & 1) << i;
+  return mask;
+}
+
 void Cluster::Summarise(NodeId id) {
   Node& n = nodes_[id];
   n.whole = 0;
   n.most_left = 0;
+  n.rests = 0;
   for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
     n.most_left = std::max(n.most_left, devices_[d].compute_left);
     n.whole += devices_[d].compute_left == kWholeMilli;
+    n.rests += Scramble(uint64_t{1} << 48 |
+                        uint64_t{static_cast<uint16_t>(devices_[d].compute_left)} << 32 |
+                        static_cast<uint32_t>(devices_[d].memory_left));
   }
 }
 
@@ -142,10 +155,11 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
 
 void Cluster::Log(NodeId id) {
   Node& n = nodes_[id];
-  Change& before = log_[n.last_change & (log_.size() - 1)];
+  Change& before = log_[n.last_change & log_mask_];
   if (before.id == id) before.id = kNoNode;
-  n.last_change = static_cast<uint32_t>(log_end_++ & (log_.size() - 1));
+  n.last_change = static_cast<uint32_t>(log_end_++ & log_mask_);
   log_[n.last_change] = ChangeOf(id, n);
+  log_[n.last_change].state = StateOf(n);
 }
 
 bool Cluster::Untouched(NodeId id) const {

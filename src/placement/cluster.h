@@ -29,8 +29,23 @@ struct Change {
   int16_t most_left = 0;
   uint8_t whole = 0;
   uint8_t model = kClosed;  // kClosed: takes nothing new
+  uint64_t state = 0;       // StateOf the node
 };
-static_assert(sizeof(Change) == 16 && kMaxModels <= Change::kClosed);
+static_assert(sizeof(Change) == 24 && kMaxModels <= Change::kClosed);
+
+inline uint64_t Scramble(uint64_t x) {
+  x = (x ^ (x >> 32)) * 0xD6E8FEB86659FD93ull;
+  x = (x ^ (x >> 29)) * 0x9FB21C651E98DF25ull;
+  return x ^ (x >> 32);
+}
+// Stands for what a policy sees of a node apart from host memory, slots, kinds and the order of its
+// devices: its pool, CPU and the rests of its devices. The pool is in the highest bits.
+inline constexpr int kStatePoolShift = 58;
+static_assert(kMaxPools <= 1 << (64 - kStatePoolShift));
+inline uint64_t StateOf(const Node& n) {
+  const uint64_t rest = Scramble(n.rests + uint64_t{static_cast<uint32_t>(n.cpu_left)});
+  return uint64_t{n.pool} << kStatePoolShift | rest >> (64 - kStatePoolShift);
+}
 
 class Cluster {
  public:
@@ -54,6 +69,8 @@ class Cluster {
   int64_t used_milli() const { return used_milli_; }
   int64_t total_cpu_milli() const { return total_cpu_milli_; }
   const std::vector<Pool>& pools() const { return pools_; }
+  // Pools whose nodes may have an allowed model; all of them if the shape asks for no device.
+  uint64_t PoolsOf(const Shape& shape) const;
   // What the open nodes of a pool have left: compute, and how many nodes have so many untouched
   // devices.
   int64_t LeftMilli(size_t pool) const { return left_milli_[pool]; }
@@ -67,7 +84,7 @@ class Cluster {
   // look at every node.
   uint64_t log_begin() const { return log_end_ > log_.size() ? log_end_ - log_.size() : 0; }
   uint64_t log_end() const { return log_end_; }
-  const Change& Changed(uint64_t entry) const { return log_[entry & (log_.size() - 1)]; }
+  const Change& Changed(uint64_t entry) const { return log_[entry & log_mask_]; }
   void Prefetch(NodeId id) const {
     __builtin_prefetch(&nodes_[id]);
     __builtin_prefetch(reinterpret_cast<const char*>(&nodes_[id] + 1) - 1);
@@ -77,8 +94,6 @@ class Cluster {
     __builtin_prefetch(d);
     __builtin_prefetch(reinterpret_cast<const char*>(d + nodes_[id].device_count) - 1);
   }
-  // Logs a node as changed because its scores are no longer true, though nothing was taken.
-  void Touch(NodeId id) { Log(id); }
   // True if nothing was ever taken, or all was given back, and the pool says all about it: such
   // nodes of a pool score alike.
   bool Untouched(NodeId id) const;
@@ -86,7 +101,7 @@ class Cluster {
  private:
   void Log(NodeId id);
   uint8_t PoolOf(const Pool& pool);
-  void Summarise(NodeId id);        // sets the node's most_left and whole
+  void Summarise(NodeId id);        // sets the node's most_left, whole and rests
   void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
   void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
 
@@ -94,9 +109,11 @@ class Cluster {
   std::vector<Device> devices_;
   std::vector<std::array<uint16_t, kKinds>> kinds_;
   std::vector<Change> log_ = std::vector<Change>(4096);  // ring, size a power of two
+  uint64_t log_mask_ = log_.size() - 1;
   uint64_t log_end_ = 0;
   std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute
   std::vector<Pool> pools_;
+  uint64_t mixed_pools_ = 0;  // pools that also hold nodes of other hardware
   std::vector<int32_t> cpu_per_whole_;                              // per pool
   std::vector<int64_t> left_milli_;                                 // per pool
   std::vector<std::array<uint32_t, kMaxDevices + 1>> whole_nodes_;  // per pool
@@ -109,7 +126,8 @@ class Cluster {
 bool Fits(const NodeView& view, const Shape& shape);
 inline Change ChangeOf(NodeId id, const Node& n) {
   const bool open = !n.closed && n.slots_left >= 1;
-  return {id, n.cpu_left, n.memory_left, n.most_left, n.whole, open ? n.model : Change::kClosed};
+  return {id,      n.cpu_left, n.memory_left, n.most_left,
+          n.whole, open ? n.model : Change::kClosed, 0};
 }
 // False if the node certainly cannot; looks at no device.
 inline bool MayFit(const Change& n, const Shape& s) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <utility>
 
 namespace divvy::placement {
@@ -16,8 +17,12 @@ Engine::Engine(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
 void Engine::Learn(const Mix& mix) {
   policy_->Learn(mix, cluster_);
   cluster_.SetCpuPerWhole(policy_->CpuPerWhole());
+  cached_.clear();
+  cached_ids_.clear();
+  where_.assign(shapes_.size(), {});
   ++epoch_;
   Look();
+  Prepare();  // now, not in the first decision
 }
 
 void Engine::Changed(size_t times) {
@@ -30,9 +35,9 @@ void Engine::Changed(size_t times) {
 void Engine::Look() {
   const uint64_t pools = policy_->Adapt(cluster_);
   if (pools == 0) return;
-  for (NodeId n = 0; n < cluster_.size(); ++n) {
-    const Node& node = cluster_.node(n);
-    if (node.whole > 0 && (pools >> node.pool & 1) != 0) cluster_.Touch(n);
+  ++adapted_.now;
+  for (uint64_t rest = pools; rest != 0; rest &= rest - 1) {
+    adapted_.since[static_cast<size_t>(std::countr_zero(rest))] = adapted_.now;
   }
 }
 
@@ -40,51 +45,72 @@ ShapeId Engine::Intern(const Shape& shape) {
   const auto [it, added] = shape_ids_.try_emplace(shape, static_cast<ShapeId>(shapes_.size()));
   if (added) {
     shapes_.push_back(shape);
-    scores_.emplace_back();
-    cached_at_.push_back(0);
+    where_.emplace_back();
   }
   return it->second;
 }
 
 Scores& Engine::ScoresOf(ShapeId id) {
-  Scores& scores = scores_[id];
+  Where& where = where_[id];
   ++asked_;
-  if (!scores.empty()) {
-    cached_[cached_at_[id]].used = asked_;
-    return scores;
+  if (where.version != 0 && cached_[where.at].version == where.version) {
+    cached_[where.at].used = asked_;
+    return cached_[where.at].scores;
   }
-  if (cached_.size() < kMaxCached) {
-    cached_at_[id] = static_cast<uint32_t>(cached_.size());
-    cached_.push_back({id, asked_});
-    return scores;
+  Shape key = shapes_[id];
+  if (!where.own) key.models = policy_->ScoredAs(key).models;
+  const auto [it, added] = cached_ids_.try_emplace(key);
+  if (added) {
+    size_t at = cached_.size();
+    if (at < kMaxCached) {
+      cached_.emplace_back();
+    } else {
+      const auto oldest =
+          std::min_element(cached_.begin(), cached_.end(),
+                           [](const Cached& a, const Cached& b) { return a.used < b.used; });
+      cached_ids_.erase(oldest->scores.shape());
+      at = static_cast<size_t>(oldest - cached_.begin());
+    }
+    cached_[at] = {Scores(key, *policy_, epoch_), asked_, ++versions_};
+    it->second = static_cast<uint32_t>(at);
   }
-  const auto oldest =
-      std::min_element(cached_.begin(), cached_.end(),
-                       [](const Cached& a, const Cached& b) { return a.used < b.used; });
-  scores_[oldest->shape].Forget();
-  *oldest = {id, asked_};
-  cached_at_[id] = static_cast<uint32_t>(oldest - cached_.begin());
-  return scores;
+  cached_[it->second].used = asked_;
+  where.at = it->second;
+  where.version = cached_[it->second].version;
+  return cached_[it->second].scores;
+}
+
+void Engine::Prepare() {
+  lanes_.Update(cluster_);
+  memo_.Fit(cluster_.size());
+  if (heads_.size() < cluster_.size()) heads_.resize(cluster_.size(), kNoTenant);
+}
+
+NodeId Engine::Best(ShapeId id) {
+  const Shape& shape = shapes_[id];
+  Prepare();
+  std::array<int32_t, kMaxPools> bias;
+  if (policy_->Draws() || !policy_->PoolBias(cluster_, shape, &bias)) bias.fill(0);
+  for (;;) {
+    Scores& scores = ScoresOf(id);
+    const Sources from{cluster_, lanes_, *policy_, adapted_, memo_};
+    scores.Refresh(from);
+    if (policy_->Draws()) {
+      const uint32_t fitting = scores.CountFitting();
+      if (fitting == 0) return kNoNode;
+      return scores.NthFitting(lanes_, policy_->Draw(changes_ + journal_.size(), fitting));
+    }
+    const NodeId node = scores.Best(lanes_, bias, cluster_.PoolsOf(shape));
+    if (node == kNoNode || where_[id].own || Fits(cluster_.View(node), shape)) return node;
+    where_[id].own = true;
+    where_[id].version = 0;
+  }
 }
 
 std::optional<Decision> Engine::Decide(ShapeId id) {
-  Scores& scores = ScoresOf(id);
-  const Shape& shape = shapes_[id];
-  lanes_.Update(cluster_);
-  scores.Refresh(cluster_, lanes_, *policy_, shape, epoch_);
-  NodeId node;
-  if (policy_->Draws()) {
-    const uint32_t fitting = scores.CountFitting();
-    node = fitting == 0
-               ? kNoNode
-               : scores.NthFitting(lanes_, policy_->Draw(changes_ + journal_.size(), fitting));
-  } else {
-    std::array<int32_t, kMaxPools> bias;
-    if (!policy_->PoolBias(cluster_, shape, &bias)) bias.fill(0);
-    node = scores.Best(lanes_, bias);
-  }
+  const NodeId node = Best(id);
   if (node == kNoNode) return std::nullopt;
-  const Choice choice = policy_->Evaluate(cluster_.View(node), shape);
+  const Choice choice = policy_->Evaluate(cluster_.View(node), shapes_[id]);
   return Decision{node, choice.devices, choice.score};
 }
 
@@ -226,7 +252,8 @@ size_t Engine::BytesUsed() const {
              heads_.capacity() * sizeof(TenantId) +
              cluster_.size() * (sizeof(Node) + kKinds * sizeof(uint16_t)) +
              static_cast<size_t>(cluster_.total_milli() / kWholeMilli) * sizeof(Device);
-  for (const Scores& s : scores_) n += s.BytesUsed();
+  n += memo_.BytesUsed();
+  for (const Cached& c : cached_) n += c.scores.BytesUsed();
   return n;
 }
 

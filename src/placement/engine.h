@@ -99,6 +99,8 @@ class Engine {
   void Changed(size_t times = 1);
   void Look();
   Scores& ScoresOf(ShapeId shape);
+  NodeId Best(ShapeId shape);
+  void Prepare();  // for nodes that came
   void Attach(TenantId id, const Tenant& t);
   void Detach(TenantId id);
 
@@ -106,17 +108,26 @@ class Engine {
   Cluster cluster_;
   std::vector<Shape> shapes_;
   std::unordered_map<Shape, ShapeId, ShapeHash> shape_ids_;
-  std::vector<Scores> scores_;
-  // Shapes that have scores, and when each was last asked for: few of them, so that a mix of very
-  // many shapes takes no more memory than one of some hundreds.
+  // Scores, and when they were last asked for: few of them, so that a mix of very many shapes takes
+  // no more memory than one of some hundreds. Shapes that score alike share them, each until their
+  // best node turns out not to fit it.
   struct Cached {
-    ShapeId shape;
+    Scores scores;
     uint64_t used;
+    uint32_t version;  // what stood here before had another
+  };
+  struct Where {
+    uint32_t at = 0, version = 0;
+    bool own = false;  // does not share
   };
   std::vector<Cached> cached_;
-  std::vector<uint32_t> cached_at_;  // per shape
+  std::unordered_map<Shape, uint32_t, ShapeHash> cached_ids_;
+  std::vector<Where> where_;  // per shape
+  uint32_t versions_ = 0;
   uint64_t asked_ = 0;
   Lanes lanes_;
+  Adapted adapted_;
+  Memo memo_;
   uint32_t epoch_ = 1;
   std::vector<std::unique_ptr<Tenant[]>> tenant_blocks_;  // never moved: growing costs no pause
   size_t tenant_slots_ = 0;

@@ -38,6 +38,20 @@ class Policy {
   // what was learnt, except for policies that draw.
   virtual Choice Evaluate(const NodeView& view, const Shape& shape) const = 0;
 
+  // The part of a shape that Evaluate's score depends on, with what it does not look at left out
+  // (0, any). Shapes that agree in it share what is known of scores. Asked for after Learn.
+  virtual Shape ScoredAs(const Shape& shape) const { return shape; }
+  // True if Evaluate's score for the shape depends on nothing of a node but its pool, its CPU left
+  // and the rests of its devices in whatever order (StateOf). Then scores of equal nodes are looked
+  // up. Asked for after Learn.
+  virtual bool ByState(const Shape& shape) const {
+    (void)shape;
+    return false;
+  }
+
+  // All scores are multiples of it: cached scores then take less memory. Asked for after Learn.
+  virtual int32_t ScoreUnit() const { return 1; }
+
   // Per pool: the CPU that an untouched device needs to count as one, see
   // Cluster::NodesWithWhole. Asked for after Learn.
   virtual std::vector<int32_t> CpuPerWhole() const { return {}; }

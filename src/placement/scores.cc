@@ -7,8 +7,6 @@
 
 namespace divvy::placement {
 namespace {
-constexpr size_t kBatch = 64;  // nodes whose memory is asked for at once
-
 // MayFit without a branch.
 struct Needs {
   explicit Needs(const Shape& s)
@@ -26,10 +24,6 @@ struct Needs {
   uint64_t models;
 };
 
-int32_t Score(const Cluster& cluster, const Policy& policy, const Shape& shape, NodeId id) {
-  const NodeView view = cluster.View(id);
-  return Fits(view, shape) ? policy.Evaluate(view, shape).score : kNoFit;
-}
 }  // namespace
 
 void Lanes::Extend(const Cluster& cluster) {
@@ -63,116 +57,245 @@ void Lanes::Extend(const Cluster& cluster) {
   }
 }
 
-void Scores::RecomputeBlock(size_t block) {
-  const int32_t* s = score_.data() + block * kBlock;
-  int32_t best = kNoFit;
+template <class T>
+void Scores::Column<T>::Recompute(size_t block) {
+  const T* s = score.data() + block * kBlock;
+  T best = kNone;
   for (size_t i = 0; i < kBlock; ++i) best = std::max(best, s[i]);
-  block_max_[block] = best;
+  max[block] = best;
+}
+
+template <class T>
+size_t Scores::Column<T>::Count() const {
+  return score.size() - static_cast<size_t>(std::count(score.begin(), score.end(), kNone));
+}
+
+template <class T>
+size_t Scores::Column<T>::Nth(uint32_t n) const {
+  for (size_t i = 0; i < score.size(); ++i) {
+    if (score[i] != kNone && n-- == 0) return i;
+  }
+  return score.size();
+}
+
+Scores::Scores(const Shape& shape, const Policy& policy, uint32_t epoch)
+    : shape_(shape), unit_(policy.ScoreUnit()) {
+  if (policy.ByState(shape)) seed_ = Scramble(ShapeHash()(policy.ScoredAs(shape)) + epoch) | 1;
+}
+
+int32_t Scores::Evaluate(const Sources& from, NodeId id) const {
+  const NodeView view = from.cluster.View(id);
+  return Fits(view, shape_) ? from.policy.Evaluate(view, shape_).score : kNoFit;
+}
+
+int32_t Scores::Known(const Sources& from, NodeId id, uint64_t key) const {
+  if (const int32_t* known = from.memo.Find(key)) return *known;
+  const int32_t score = Evaluate(from, id);
+  from.memo.Put(key, score);
+  return score;
+}
+
+void Scores::Widen() {
+  wide_.Resize(narrow_.score.size());
+  for (size_t i = 0; i < wide_.score.size(); ++i) {
+    if (narrow_.score[i] != Column<int16_t>::kNone) wide_.score[i] = narrow_.score[i] * unit_;
+  }
+  is_narrow_ = false;
+  unit_ = 1;
+  narrow_ = {};
+  for (size_t b = 0; b < wide_.max.size(); ++b) RecomputeBlock(b);
+}
+
+void Scores::RecomputeBlock(size_t block) {
+  is_narrow_ ? narrow_.Recompute(block) : wide_.Recompute(block);
   stale_[block] = 0;
 }
 
-void Scores::RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
-                        const Shape& shape) {
-  const size_t blocks = lanes.size() / kBlock;
-  score_.assign(blocks * kBlock, kNoFit);
-  block_max_.assign(blocks, kNoFit);
-  stale_.assign(blocks, 0);
-  fits_.assign((cluster.size() + 63) / 64, 0);
-  // Untouched nodes of a pool are alike: score one of them. In a young cluster that is most.
-  std::array<int32_t, kMaxPools> untouched{};
-  uint64_t known = 0;
-  for (NodeId id = 0; id < cluster.size(); ++id) {
-    const Node& n = cluster.node(id);
-    if (!MayFit(n, shape)) continue;
-    int32_t& score = score_[lanes.SlotOf(id)];
-    if (!cluster.Untouched(id)) {
-      score = Score(cluster, policy, shape, id);
-      SetFits(id, score != kNoFit);
-      continue;
-    }
-    if ((known >> n.pool & 1) == 0) {
-      untouched[n.pool] = Score(cluster, policy, shape, id);
-      known |= uint64_t{1} << n.pool;
-    }
-    score = untouched[n.pool];
-    SetFits(id, score != kNoFit);
+template <class T>
+void Scores::SetIn(Column<T>* column, size_t slot, NodeId id, T now) {
+  const size_t block = slot / kBlock;
+  const T before = column->score[slot];
+  if (now == before) return;
+  column->score[slot] = now;
+  if ((now == Column<T>::kNone) != (before == Column<T>::kNone)) {
+    SetFits(id, now != Column<T>::kNone);
   }
-  for (size_t b = 0; b < blocks; ++b) RecomputeBlock(b);
+  if (now >= column->max[block]) {
+    column->max[block] = now;
+    stale_[block] = 0;
+  } else if (before == column->max[block]) {
+    stale_[block] = 1;  // looked at again only if it would win
+  }
 }
 
-void Scores::Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
-                     const Shape& shape, uint32_t epoch) {
+void Scores::SetOther(size_t slot, NodeId id, int32_t score) {
+  if (is_narrow_ && score == kNoFit) return SetIn(&narrow_, slot, id, Column<int16_t>::kNone);
+  if (is_narrow_) Widen();
+  SetIn(&wide_, slot, id, score);
+}
+
+void Scores::Resize(const Sources& from) {
+  if (is_narrow_) narrow_.Resize(from.lanes.size());
+  if (!is_narrow_) wide_.Resize(from.lanes.size());
+  stale_.resize(from.lanes.size() / kBlock, 0);
+  fits_.resize((from.cluster.size() + 63) / 64, 0);
+}
+
+void Scores::Add(const Sources& from, NodeId id, Alike* alike, Batch* batch) {
+  const Node& n = from.cluster.node(id);
+  const uint64_t key = Key(from.adapted, StateOf(n), n.whole);
+  if (n.whole == n.device_count && n.cpu_left == n.cpu_total) {
+    if (alike->key[n.pool] == 0 && from.cluster.Untouched(id)) {
+      alike->key[n.pool] = key;
+      alike->score[n.pool] = Evaluate(from, id);
+    }
+    if (alike->key[n.pool] == key && (seed_ != 0 || from.cluster.Untouched(id))) {
+      return Set(from.lanes.SlotOf(id), id, alike->score[n.pool]);
+    }
+  }
+  batch->items[batch->size++] = {id, true, key};
+  if (batch->size == kBatch) Rescore(from, batch);
+}
+
+void Scores::RefreshAll(const Sources& from) {
+  const Cluster& cluster = from.cluster;
+  narrow_.score.clear();
+  narrow_.max.clear();
+  wide_.score.clear();
+  wide_.max.clear();
+  stale_.clear();
+  fits_.clear();
+  Resize(from);
+  Alike alike;
+  Batch batch;
+  for (NodeId id = 0; id < cluster.size(); ++id) {
+    if (MayFit(cluster.node(id), shape_)) Add(from, id, &alike, &batch);
+  }
+  Rescore(from, &batch);
+}
+
+// Scores nodes with untouched devices anew in the pools where the policy says other than before.
+void Scores::RefreshAdapted(const Sources& from) {
+  constexpr size_t kAhead = 16;
+  Alike alike;
+  Batch batch;
+  for (const Lanes::Run& run : from.lanes.runs()) {
+    if (from.adapted.since[run.pool] <= adapted_) continue;
+    const size_t end = run.end * kBlock;
+    for (size_t slot = run.begin * kBlock; slot < end; ++slot) {
+      const NodeId ahead = from.lanes.NodeAt(std::min(slot + kAhead, end - 1));
+      if (ahead != kNoNode) from.cluster.Prefetch(ahead);
+      const NodeId id = from.lanes.NodeAt(slot);
+      if (id == kNoNode || !Fitted(id)) continue;
+      if (from.cluster.node(id).whole > 0) Add(from, id, &alike, &batch);
+    }
+  }
+  Rescore(from, &batch);
+}
+
+void Scores::Refresh(const Sources& from) {
+  const Cluster& cluster = from.cluster;
   const uint64_t end = cluster.log_end();
-  if (epoch_ != epoch || cursor_ < cluster.log_begin() || end - cursor_ >= cluster.size()) {
-    RefreshAll(cluster, lanes, policy, shape);
-    epoch_ = epoch;
+  if (fresh_ || cursor_ < cluster.log_begin() || end - cursor_ >= cluster.size()) {
+    RefreshAll(from);
+    fresh_ = false;
+    adapted_ = from.adapted.now;
     cursor_ = end;
     return;
   }
-  score_.resize(lanes.size(), kNoFit);
-  block_max_.resize(lanes.size() / kBlock, kNoFit);
-  stale_.resize(lanes.size() / kBlock, 0);
-  fits_.resize((cluster.size() + 63) / 64, 0);
-  std::array<NodeId, kBatch> batch;
-  const Needs needs(shape);
+  Resize(from);
+  Batch batch;
+  const Needs needs(shape_);
   while (cursor_ < end) {
     // Most entries end here: a later one counts, or the shape fitted neither before nor now. No
     // branches: which entries do cannot be predicted.
     const uint64_t stop = std::min<uint64_t>(end, cursor_ + kBatch);
+    std::array<const Change*, kBatch> live;
     size_t n = 0;
     for (; cursor_ < stop; ++cursor_) {
       const Change& change = cluster.Changed(cursor_);
-      batch[n] = change.id;
-      const bool counts = change.id != kNoNode;
-      n += counts & (needs.MetBy(change) | Fitted(counts ? change.id : 0));
+      live[n] = &change;
+      n += change.id != kNoNode;
     }
-    Rescore(cluster, lanes, policy, shape, {batch.data(), n});
+    for (size_t i = 0; i < n; ++i) {
+      const Change& change = *live[i];
+      const bool fits = needs.MetBy(change);
+      batch.items[batch.size] = {change.id, fits, change.state};
+      if (fits) batch.items[batch.size].key = Key(from.adapted, change.state, change.whole);
+      batch.size += fits | Fitted(change.id);
+    }
+    Rescore(from, &batch);
   }
+  if (adapted_ != from.adapted.now) RefreshAdapted(from);
+  adapted_ = from.adapted.now;
 }
 
-void Scores::Rescore(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
-                     const Shape& shape, std::span<const NodeId> nodes) {
+void Scores::Rescore(const Sources& from, Batch* batch) {
   // These are random accesses all over the cluster.
-  for (const NodeId id : nodes) {
-    cluster.Prefetch(id);
-    __builtin_prefetch(&score_[lanes.SlotOf(id)]);
+  const size_t size = batch->size;
+  batch->size = 0;
+  std::array<uint32_t, kBatch> slots;
+  for (size_t i = 0; i < size; ++i) {
+    const Item& item = batch->items[i];
+    slots[i] = static_cast<uint32_t>(from.lanes.SlotOf(item.id));
+    is_narrow_ ? __builtin_prefetch(&narrow_.score[slots[i]])
+               : __builtin_prefetch(&wide_.score[slots[i]]);
+    if (item.fits && seed_ != 0) from.memo.Prefetch(item.key);
+    if (item.fits && seed_ == 0) from.cluster.Prefetch(item.id);
   }
-  for (const NodeId id : nodes) cluster.PrefetchDevices(id);
-  for (const NodeId id : nodes) {
-    const size_t slot = lanes.SlotOf(id);
-    const size_t block = slot / kBlock;
-    const int32_t before = score_[slot];
-    const int32_t now = Score(cluster, policy, shape, id);
-    if (now == before) continue;
-    score_[slot] = now;
-    SetFits(id, now != kNoFit);
-    if (now >= block_max_[block]) {
-      block_max_[block] = now;
-      stale_[block] = 0;
-    } else if (before == block_max_[block]) {
-      stale_[block] = 1;  // looked at again only if it would win
+  std::array<uint8_t, kBatch> unknown;
+  size_t n = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const Item& item = batch->items[i];
+    const int32_t* known = item.fits && seed_ != 0 ? from.memo.Find(item.key) : nullptr;
+    if (!item.fits || known != nullptr) {
+      Set(slots[i], item.id, item.fits ? *known : kNoFit);
+      continue;
     }
+    unknown[n++] = static_cast<uint8_t>(i);
+    if (seed_ != 0) from.cluster.Prefetch(item.id);
+  }
+  for (size_t i = 0; i < n; ++i) from.cluster.PrefetchDevices(batch->items[unknown[i]].id);
+  for (size_t i = 0; i < n; ++i) {
+    const Item& item = batch->items[unknown[i]];
+    Set(slots[unknown[i]], item.id,
+        seed_ == 0 ? Evaluate(from, item.id) : Known(from, item.id, item.key));
   }
 }
 
-NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias) {
+// Where the value, which is there, stands first. In steps that vectorise.
+size_t Scores::Find(const auto* values, auto value) {
+  constexpr size_t kStep = 32;
+  for (size_t begin = 0;; begin += kStep) {
+    unsigned there = 0;
+    for (size_t i = 0; i < kStep; ++i) there |= values[begin + i] == value;
+    if (there == 0) continue;
+    while (values[begin] != value) ++begin;
+    return begin;
+  }
+}
+
+template <class T>
+NodeId Scores::BestIn(Column<T>* column, const Lanes& lanes,
+                      const std::array<int32_t, kMaxPools>& bias, uint64_t pools) {
   int64_t best = std::numeric_limits<int64_t>::min();  // a bias may take a fit below kNoFit
   NodeId first = kNoNode;                              // of those with the best score
   for (const Lanes::Run& run : lanes.runs()) {
-    for (;;) {
-      int32_t max = kNoFit;
-      for (uint32_t b = run.begin; b < run.end; ++b) max = std::max(max, block_max_[b]);
-      const int64_t score = int64_t{max} + bias[run.pool];
-      if (max == kNoFit || score < best) break;
+    while ((pools >> run.pool & 1) != 0) {
+      const T* maxima = column->max.data();
+      T max = Column<T>::kNone;
+      for (uint32_t b = run.begin; b < run.end; ++b) max = std::max(max, maxima[b]);
+      const int64_t score = int64_t{max} * unit_ + bias[run.pool];
+      if (max == Column<T>::kNone || score < best) break;
       uint32_t block = run.begin;
-      while (block_max_[block] != max) ++block;
+      while (maxima[block] != max) ++block;
       if (stale_[block] != 0) {
         RecomputeBlock(block);
         continue;
       }
-      const auto begin = score_.begin() + static_cast<ptrdiff_t>(block * kBlock);
-      const auto at = static_cast<size_t>(std::find(begin, begin + kBlock, max) - score_.begin());
-      first = score > best ? lanes.NodeAt(at) : std::min(first, lanes.NodeAt(at));
+      const size_t begin = size_t{block} * kBlock;
+      const NodeId node = lanes.NodeAt(begin + Find(column->score.data() + begin, max));
+      first = score > best ? node : std::min(first, node);
       best = score;
       break;
     }
@@ -180,17 +303,18 @@ NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bi
   return first;
 }
 
+NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias,
+                    uint64_t pools) {
+  return is_narrow_ ? BestIn(&narrow_, lanes, bias, pools) : BestIn(&wide_, lanes, bias, pools);
+}
+
 uint32_t Scores::CountFitting() const {
-  uint32_t n = 0;
-  for (const int32_t s : score_) n += s != kNoFit;
-  return n;
+  return static_cast<uint32_t>(is_narrow_ ? narrow_.Count() : wide_.Count());
 }
 
 NodeId Scores::NthFitting(const Lanes& lanes, uint32_t n) const {
-  for (size_t i = 0; i < score_.size(); ++i) {
-    if (score_[i] != kNoFit && n-- == 0) return lanes.NodeAt(i);
-  }
-  return kNoNode;
+  const size_t slot = is_narrow_ ? narrow_.Nth(n) : wide_.Nth(n);
+  return slot < lanes.size() ? lanes.NodeAt(slot) : kNoNode;
 }
 
 }  // namespace divvy::placement

@@ -5,10 +5,11 @@
 
 #include <array>
 #include <cstdint>
-#include <span>
+#include <limits>
 #include <vector>
 
 #include "src/placement/cluster.h"
+#include "src/placement/memo.h"
 #include "src/placement/model.h"
 #include "src/placement/policy.h"
 
@@ -41,40 +42,119 @@ class Lanes {
   std::array<size_t, kMaxPools> end_{};   // and where its last run ends
 };
 
+// Since when the policy gives other scores for nodes with untouched devices, per pool.
+struct Adapted {
+  uint32_t now = 0;  // counts up
+  std::array<uint32_t, kMaxPools> since{};
+};
+
+// What scores are computed from; shared by all shapes.
+struct Sources {
+  const Cluster& cluster;
+  const Lanes& lanes;
+  const Policy& policy;
+  const Adapted& adapted;
+  Memo& memo;
+};
+
 class Scores {
  public:
-  // Brings every score up to date with the cluster. `epoch` changes when the policy learnt.
-  void Refresh(const Cluster& cluster, const Lanes& lanes, const Policy& policy, const Shape& shape,
-               uint32_t epoch);
-  // The first node with the highest score plus its pool's bias, kNoNode if nothing fits.
-  NodeId Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias);
+  Scores() = default;
+  // `shape` says what fits, policy.ScoredAs(shape) how well.
+  Scores(const Shape& shape, const Policy& policy, uint32_t epoch);
+  // Brings every score up to date with the cluster.
+  void Refresh(const Sources& from);
+  // The first node with the highest score plus its pool's bias, among the pools in the mask;
+  // kNoNode if nothing fits.
+  NodeId Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias, uint64_t pools);
   uint32_t CountFitting() const;
   NodeId NthFitting(const Lanes& lanes, uint32_t n) const;
   size_t BytesUsed() const {
-    return score_.capacity() * 4 + block_max_.capacity() * 5 + fits_.capacity() * 8;
+    return narrow_.BytesUsed() + wide_.BytesUsed() + stale_.capacity() + fits_.capacity() * 8;
   }
-  bool empty() const { return score_.empty(); }
-  void Forget() { *this = Scores(); }
+  const Shape& shape() const { return shape_; }
 
  private:
   static constexpr size_t kBlock = Lanes::kBlock;
-  void RefreshAll(const Cluster& cluster, const Lanes& lanes, const Policy& policy,
-                  const Shape& shape);
+  static constexpr size_t kBatch = 64;  // nodes whose memory is asked for at once
+  // Scores divided by unit_, per slot and the most of each block; the least number a T can hold
+  // where nothing fits.
+  template <class T>
+  struct Column {
+    static constexpr T kNone = std::numeric_limits<T>::min();
+    std::vector<T> score;  // kNone too where a block is not full
+    std::vector<T> max;    // exact, or too high where stale_ says so
+    size_t BytesUsed() const { return (score.capacity() + max.capacity()) * sizeof(T); }
+    void Resize(size_t slots) {
+      score.resize(slots, kNone);
+      max.resize(slots / kBlock, kNone);
+    }
+    void Recompute(size_t block);
+    size_t Count() const;
+    size_t Nth(uint32_t n) const;
+  };
+  struct Item {  // a node to be scored anew
+    NodeId id;
+    bool fits;  // it may
+    uint64_t key;
+  };
+  struct Batch {
+    std::array<Item, kBatch> items;
+    size_t size = 0;
+  };
+  int32_t Evaluate(const Sources& from, NodeId id) const;
+  int32_t Known(const Sources& from, NodeId id, uint64_t key) const;  // or evaluated and put down
+  // Nodes without untouched devices score as they did whatever the policy adapts to.
+  uint64_t Key(const Adapted& adapted, uint64_t state, int whole) const {
+    const uint64_t since = whole > 0 ? adapted.since[state >> kStatePoolShift] : 0;
+    const uint64_t key = state ^ seed_ ^ since * 0x9E3779B97F4A7C15ull;
+    return key == 0 ? 1 : key;
+  }
+  void RefreshAll(const Sources& from);
+  void RefreshAdapted(const Sources& from);
+  void Rescore(const Sources& from, Batch* batch);  // and empties it
+  // Untouched nodes of a pool are alike: one of them is scored. In a young cluster that is most.
+  struct Alike {
+    std::array<uint64_t, kMaxPools> key{};
+    std::array<int32_t, kMaxPools> score{};
+  };
+  void Add(const Sources& from, NodeId id, Alike* alike, Batch* batch);
+  void Resize(const Sources& from);
   void RecomputeBlock(size_t block);
-  void Rescore(const Cluster& cluster, const Lanes& lanes, const Policy& policy, const Shape& shape,
-               std::span<const NodeId> nodes);
+  void Set(size_t slot, NodeId id, int32_t score) {
+    const int32_t part = score / unit_;
+    const bool whole = part * unit_ == score && part == static_cast<int16_t>(part);
+    if (is_narrow_ && whole && part != Column<int16_t>::kNone) {
+      SetIn(&narrow_, slot, id, static_cast<int16_t>(part));
+    } else {
+      SetOther(slot, id, score);
+    }
+  }
+  void SetOther(size_t slot, NodeId id, int32_t score);
+  template <class T>
+  void SetIn(Column<T>* column, size_t slot, NodeId id, T score);
+  template <class T>
+  NodeId BestIn(Column<T>* column, const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias,
+                uint64_t pools);
+  void Widen();
+  static size_t Find(const auto* values, auto value);
   bool Fitted(NodeId id) const { return (fits_[id / 64] >> id % 64 & 1) != 0; }
   void SetFits(NodeId id, bool fits) {
     const uint64_t bit = uint64_t{1} << id % 64;
     fits_[id / 64] = fits ? fits_[id / 64] | bit : fits_[id / 64] & ~bit;
   }
 
-  std::vector<int32_t> score_;      // per slot; kNoFit where a block is not full
-  std::vector<int32_t> block_max_;  // exact, or too high where stale_ says so
+  Shape shape_;
+  uint64_t seed_ = 0;  // of keys in the memo; 0: it is not used
+  int32_t unit_ = 1;
+  bool is_narrow_ = true;
+  Column<int16_t> narrow_;  // in use until a score does not fit in
+  Column<int32_t> wide_;    // then this, with unit_ 1
   std::vector<uint8_t> stale_;
-  std::vector<uint64_t> fits_;  // per node, a bit: its score is not kNoFit
+  std::vector<uint64_t> fits_;  // per node, a bit: something fits
   uint64_t cursor_ = 0;
-  uint32_t epoch_ = 0;
+  uint32_t adapted_ = 0;
+  bool fresh_ = true;
 };
 
 }  // namespace divvy::placement

@@ -72,6 +72,22 @@ class Default : public Policy {
     doublings_.fill(0);
   }
 
+  // Host memory and the allowed models decide what fits, not how well.
+  Shape ScoredAs(const Shape& shape) const override {
+    Shape key = shape;
+    if (patterns_.empty()) return key;
+    key.memory_mib = 0;
+    key.models = kAnyModel;
+    return key;
+  }
+  int32_t ScoreUnit() const override {
+    return patterns_.empty() ? 1 : static_cast<int32_t>(std::min<int64_t>(quantum_, 1 << 30));
+  }
+  // Which of a node's devices a request for several takes depends on their order.
+  bool ByState(const Shape& shape) const override {
+    return !patterns_.empty() && shape.devices <= 1;
+  }
+
   std::vector<int32_t> CpuPerWhole() const override { return scarcity_.CpuPerWhole(); }
 
   uint64_t Adapt(const Cluster& cluster) override {
