@@ -33,11 +33,13 @@ void Engine::Changed(size_t times) {
 }
 
 void Engine::Look() {
-  const uint64_t pools = policy_->Adapt(cluster_);
-  if (pools == 0) return;
+  const Policy::Adaption adaption = policy_->Adapt(cluster_);
+  if (adaption.changed == 0) return;
   ++adapted_.now;
-  for (uint64_t rest = pools; rest != 0; rest &= rest - 1) {
-    adapted_.since[static_cast<size_t>(std::countr_zero(rest))] = adapted_.now;
+  for (uint64_t rest = adaption.changed; rest != 0; rest &= rest - 1) {
+    const auto pool = static_cast<size_t>(std::countr_zero(rest));
+    adapted_.since[pool] = adapted_.now;
+    if ((adaption.higher >> pool & 1) != 0) adapted_.higher_since[pool] = adapted_.now;
   }
 }
 
@@ -100,7 +102,7 @@ NodeId Engine::Best(ShapeId id) {
       if (fitting == 0) return kNoNode;
       return scores.NthFitting(lanes_, policy_->Draw(changes_ + journal_.size(), fitting));
     }
-    const NodeId node = scores.Best(lanes_, bias, cluster_.PoolsOf(shape));
+    const NodeId node = scores.Best(from, bias, cluster_.PoolsOf(shape));
     if (node == kNoNode || where_[id].own || Fits(cluster_.View(node), shape)) return node;
     where_[id].own = true;
     where_[id].version = 0;

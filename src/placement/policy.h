@@ -57,11 +57,15 @@ class Policy {
   virtual std::vector<int32_t> CpuPerWhole() const { return {}; }
 
   // Looks at the whole cluster, after Learn and after every few changes of it (never inside a
-  // transaction). Returns the pools in which Evaluate now gives other scores for nodes with
-  // untouched devices (the engine scores those anew). Constant time.
-  virtual uint64_t Adapt(const Cluster& cluster) {
+  // transaction). Says in which pools Evaluate now gives other scores for nodes with untouched
+  // devices (the engine scores those anew), and where they may be higher by more than ScoreUnit;
+  // what can only have become lower is scored when it would win. Constant time.
+  struct Adaption {
+    uint64_t changed = 0, higher = 0;  // bits by pool
+  };
+  virtual Adaption Adapt(const Cluster& cluster) {
     (void)cluster;
-    return 0;
+    return {};
   }
   // Added to the score of every node of a pool, afresh in each decision: cheap, unlike Adapt.
   // Returns false if it is 0 for all of them.

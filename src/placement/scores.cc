@@ -66,6 +66,11 @@ void Scores::Column<T>::Recompute(size_t block) {
 }
 
 template <class T>
+void Scores::Column<T>::Raise(size_t block) {
+  if (max[block] != kNone && max[block] != std::numeric_limits<T>::max()) ++max[block];
+}
+
+template <class T>
 size_t Scores::Column<T>::Count() const {
   return score.size() - static_cast<size_t>(std::count(score.begin(), score.end(), kNone));
 }
@@ -108,7 +113,7 @@ void Scores::Widen() {
 
 void Scores::RecomputeBlock(size_t block) {
   is_narrow_ ? narrow_.Recompute(block) : wide_.Recompute(block);
-  stale_[block] = 0;
+  stale_[block] &= static_cast<uint8_t>(~kMaxStale);
 }
 
 template <class T>
@@ -122,9 +127,9 @@ void Scores::SetIn(Column<T>* column, size_t slot, NodeId id, T now) {
   }
   if (now >= column->max[block]) {
     column->max[block] = now;
-    stale_[block] = 0;
+    stale_[block] &= static_cast<uint8_t>(~kMaxStale);
   } else if (before == column->max[block]) {
-    stale_[block] = 1;  // looked at again only if it would win
+    stale_[block] |= kMaxStale;  // looked at again only if it would win
   }
 }
 
@@ -174,23 +179,37 @@ void Scores::RefreshAll(const Sources& from) {
   Rescore(from, &batch);
 }
 
-// Scores nodes with untouched devices anew in the pools where the policy says other than before.
+// The policy says other than before of nodes with untouched devices in some pools. Where it says
+// less, a block is looked at when it would win.
 void Scores::RefreshAdapted(const Sources& from) {
-  constexpr size_t kAhead = 16;
-  Alike alike;
-  Batch batch;
   for (const Lanes::Run& run : from.lanes.runs()) {
     if (from.adapted.since[run.pool] <= adapted_) continue;
-    const size_t end = run.end * kBlock;
-    for (size_t slot = run.begin * kBlock; slot < end; ++slot) {
-      const NodeId ahead = from.lanes.NodeAt(std::min(slot + kAhead, end - 1));
-      if (ahead != kNoNode) from.cluster.Prefetch(ahead);
-      const NodeId id = from.lanes.NodeAt(slot);
-      if (id == kNoNode || !Fitted(id)) continue;
-      if (from.cluster.node(id).whole > 0) Add(from, id, &alike, &batch);
+    const bool higher = from.adapted.higher_since[run.pool] > adapted_;
+    for (uint32_t block = run.begin; block < run.end; ++block) {
+      if (higher) {
+        RefreshWhole(from, block);
+        continue;
+      }
+      stale_[block] = kMaxStale | kScoresStale;
+      is_narrow_ ? narrow_.Raise(block) : wide_.Raise(block);
     }
   }
+}
+
+void Scores::RefreshWhole(const Sources& from, size_t block) {
+  constexpr size_t kAhead = 16;
+  const size_t end = (block + 1) * kBlock;
+  Alike alike;
+  Batch batch;
+  for (size_t slot = block * kBlock; slot < end; ++slot) {
+    const NodeId ahead = from.lanes.NodeAt(std::min(slot + kAhead, end - 1));
+    if (ahead != kNoNode) from.cluster.Prefetch(ahead);
+    const NodeId id = from.lanes.NodeAt(slot);
+    if (id == kNoNode || !Fitted(id)) continue;
+    if (from.cluster.node(id).whole > 0) Add(from, id, &alike, &batch);
+  }
   Rescore(from, &batch);
+  stale_[block] &= static_cast<uint8_t>(~kScoresStale);
 }
 
 void Scores::Refresh(const Sources& from) {
@@ -264,37 +283,41 @@ void Scores::Rescore(const Sources& from, Batch* batch) {
 }
 
 // Where the value, which is there, stands first. In steps that vectorise.
-size_t Scores::Find(const auto* values, auto value) {
+template <class T>
+size_t Scores::Find(const T* values, size_t count, T value) {
   constexpr size_t kStep = 32;
-  for (size_t begin = 0;; begin += kStep) {
-    unsigned there = 0;
-    for (size_t i = 0; i < kStep; ++i) there |= values[begin + i] == value;
-    if (there == 0) continue;
-    while (values[begin] != value) ++begin;
-    return begin;
+  size_t at = 0;
+  for (; at + kStep <= count; at += kStep) {
+    T there = 0;
+    for (size_t i = 0; i < kStep; ++i) there |= static_cast<T>(values[at + i] == value ? -1 : 0);
+    if (there != 0) break;
   }
+  while (values[at] != value) ++at;
+  return at;
 }
 
 template <class T>
-NodeId Scores::BestIn(Column<T>* column, const Lanes& lanes,
+NodeId Scores::BestIn(Column<T>* column, const Sources& from,
                       const std::array<int32_t, kMaxPools>& bias, uint64_t pools) {
   int64_t best = std::numeric_limits<int64_t>::min();  // a bias may take a fit below kNoFit
   NodeId first = kNoNode;                              // of those with the best score
-  for (const Lanes::Run& run : lanes.runs()) {
+  for (const Lanes::Run& run : from.lanes.runs()) {
     while ((pools >> run.pool & 1) != 0) {
       const T* maxima = column->max.data();
       T max = Column<T>::kNone;
       for (uint32_t b = run.begin; b < run.end; ++b) max = std::max(max, maxima[b]);
       const int64_t score = int64_t{max} * unit_ + bias[run.pool];
       if (max == Column<T>::kNone || score < best) break;
-      uint32_t block = run.begin;
-      while (maxima[block] != max) ++block;
+      const size_t block = run.begin + Find(maxima + run.begin, run.end - run.begin, max);
       if (stale_[block] != 0) {
+        if ((stale_[block] & kScoresStale) != 0) RefreshWhole(from, block);
+        // Was a score too large for 16 bits?
+        if (sizeof(T) == 2 && !is_narrow_) return Best(from, bias, pools);
         RecomputeBlock(block);
         continue;
       }
-      const size_t begin = size_t{block} * kBlock;
-      const NodeId node = lanes.NodeAt(begin + Find(column->score.data() + begin, max));
+      const size_t begin = block * kBlock;
+      const NodeId node = from.lanes.NodeAt(begin + Find(column->score.data() + begin, kBlock, max));
       first = score > best ? node : std::min(first, node);
       best = score;
       break;
@@ -303,9 +326,9 @@ NodeId Scores::BestIn(Column<T>* column, const Lanes& lanes,
   return first;
 }
 
-NodeId Scores::Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias,
+NodeId Scores::Best(const Sources& from, const std::array<int32_t, kMaxPools>& bias,
                     uint64_t pools) {
-  return is_narrow_ ? BestIn(&narrow_, lanes, bias, pools) : BestIn(&wide_, lanes, bias, pools);
+  return is_narrow_ ? BestIn(&narrow_, from, bias, pools) : BestIn(&wide_, from, bias, pools);
 }
 
 uint32_t Scores::CountFitting() const {

@@ -42,10 +42,12 @@ class Lanes {
   std::array<size_t, kMaxPools> end_{};   // and where its last run ends
 };
 
-// Since when the policy gives other scores for nodes with untouched devices, per pool.
+// Since when the policy gives other scores for nodes with untouched devices, per pool, and since
+// when they may be higher, see Policy::Adapt.
 struct Adapted {
   uint32_t now = 0;  // counts up
   std::array<uint32_t, kMaxPools> since{};
+  std::array<uint32_t, kMaxPools> higher_since{};
 };
 
 // What scores are computed from; shared by all shapes.
@@ -66,7 +68,7 @@ class Scores {
   void Refresh(const Sources& from);
   // The first node with the highest score plus its pool's bias, among the pools in the mask;
   // kNoNode if nothing fits.
-  NodeId Best(const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias, uint64_t pools);
+  NodeId Best(const Sources& from, const std::array<int32_t, kMaxPools>& bias, uint64_t pools);
   uint32_t CountFitting() const;
   NodeId NthFitting(const Lanes& lanes, uint32_t n) const;
   size_t BytesUsed() const {
@@ -90,6 +92,7 @@ class Scores {
       max.resize(slots / kBlock, kNone);
     }
     void Recompute(size_t block);
+    void Raise(size_t block);  // its maximum, by one
     size_t Count() const;
     size_t Nth(uint32_t n) const;
   };
@@ -112,6 +115,7 @@ class Scores {
   }
   void RefreshAll(const Sources& from);
   void RefreshAdapted(const Sources& from);
+  void RefreshWhole(const Sources& from, size_t block);
   void Rescore(const Sources& from, Batch* batch);  // and empties it
   // Untouched nodes of a pool are alike: one of them is scored. In a young cluster that is most.
   struct Alike {
@@ -134,10 +138,11 @@ class Scores {
   template <class T>
   void SetIn(Column<T>* column, size_t slot, NodeId id, T score);
   template <class T>
-  NodeId BestIn(Column<T>* column, const Lanes& lanes, const std::array<int32_t, kMaxPools>& bias,
+  NodeId BestIn(Column<T>* column, const Sources& from, const std::array<int32_t, kMaxPools>& bias,
                 uint64_t pools);
   void Widen();
-  static size_t Find(const auto* values, auto value);
+  template <class T>
+  static size_t Find(const T* values, size_t count, T value);
   bool Fitted(NodeId id) const { return (fits_[id / 64] >> id % 64 & 1) != 0; }
   void SetFits(NodeId id, bool fits) {
     const uint64_t bit = uint64_t{1} << id % 64;
@@ -150,6 +155,8 @@ class Scores {
   bool is_narrow_ = true;
   Column<int16_t> narrow_;  // in use until a score does not fit in
   Column<int32_t> wide_;    // then this, with unit_ 1
+  // Per block: its maximum may be too high; scores of nodes with untouched devices, too.
+  static constexpr uint8_t kMaxStale = 1, kScoresStale = 2;
   std::vector<uint8_t> stale_;
   std::vector<uint64_t> fits_;  // per node, a bit: something fits
   uint64_t cursor_ = 0;

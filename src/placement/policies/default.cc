@@ -90,18 +90,21 @@ class Default : public Policy {
 
   std::vector<int32_t> CpuPerWhole() const override { return scarcity_.CpuPerWhole(); }
 
-  uint64_t Adapt(const Cluster& cluster) override {
+  // A larger weight of whole nodes only lowers scores: no request leaves more of them than before.
+  Adaption Adapt(const Cluster& cluster) override {
     scarcity_.Update(cluster);
-    uint64_t changed = 0;
+    Adaption adaption;
     for (size_t pool = 0; pool < cluster.pools().size(); ++pool) {
       const double wanted = scarcity_.WholePressure()[pool];
       const double exact = std::clamp(tuning_.steepness * std::log2(std::max(wanted, 1e-6)), 0.0,
                                       static_cast<double>(tuning_.max_doublings));
       if (std::abs(exact - doublings_[pool]) <= kHysteresis) continue;
+      const int before = doublings_[pool];
       doublings_[pool] = static_cast<int>(std::lround(exact));
-      changed |= uint64_t{1} << pool;
+      adaption.changed |= uint64_t{1} << pool;
+      adaption.higher |= uint64_t{doublings_[pool] < before} << pool;
     }
-    return changed;
+    return adaption;
   }
 
   bool PoolBias(const Cluster& cluster, const Shape& shape,
