@@ -6,6 +6,12 @@
 #include <utility>
 
 namespace divvy::placement {
+namespace {
+uint64_t RestOf(const Device& d) {
+  return Scramble(uint64_t{1} << 48 | uint64_t{static_cast<uint16_t>(d.compute_left)} << 32 |
+                  static_cast<uint32_t>(d.memory_left));
+}
+}  // namespace
 
 NodeId Cluster::AddNode(const NodeSpec& spec) {
   const NodeId id = static_cast<NodeId>(nodes_.size());
@@ -34,6 +40,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
     if (!spec.numa.empty()) device.numa = spec.numa[d];
     if (!spec.link_group.empty()) device.link_group = spec.link_group[d];
     devices_.push_back(device);
+    nodes_.back().rests += RestOf(device);
   }
   kinds_.push_back({});
   total_milli_ += int64_t{spec.devices} * kWholeMilli;
@@ -76,13 +83,9 @@ void Cluster::Summarise(NodeId id) {
   Node& n = nodes_[id];
   n.whole = 0;
   n.most_left = 0;
-  n.rests = 0;
   for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
     n.most_left = std::max(n.most_left, devices_[d].compute_left);
     n.whole += devices_[d].compute_left == kWholeMilli;
-    n.rests += Scramble(uint64_t{1} << 48 |
-                        uint64_t{static_cast<uint16_t>(devices_[d].compute_left)} << 32 |
-                        static_cast<uint32_t>(devices_[d].memory_left));
   }
 }
 
@@ -116,8 +119,10 @@ void Cluster::SetHealthy(NodeId node, int device, bool healthy) {
   Device& d = devices_[nodes_[node].first_device + device];
   if ((d.compute_left >= 0) == healthy) return;
   Count(node, -1);
+  nodes_[node].rests -= RestOf(d);
   d.compute_left =
       static_cast<int16_t>(d.compute_left + (healthy ? kOutOfService : -kOutOfService));
+  nodes_[node].rests += RestOf(d);
   Summarise(node);
   Count(node, 1);
   Log(node);
@@ -141,8 +146,10 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
   used_milli_ += sign * int64_t{std::popcount(devices)} * compute_milli;
   for (DeviceMask rest = devices; rest != 0; rest &= rest - 1) {
     Device& d = devices_[n.first_device + std::countr_zero(rest)];
+    n.rests -= RestOf(d);
     d.compute_left = static_cast<int16_t>(d.compute_left - sign * compute_milli);
     d.memory_left -= sign * shape.device_memory_mib;
+    n.rests += RestOf(d);
   }
   if (const Kind kind = KindOf(shape); kind != Kind::kNone) {
     uint16_t& count = kinds_[node][static_cast<int>(kind)];

@@ -101,7 +101,7 @@ class Cluster {
  private:
   void Log(NodeId id);
   uint8_t PoolOf(const Pool& pool);
-  void Summarise(NodeId id);        // sets the node's most_left, whole and rests
+  void Summarise(NodeId id);        // sets the node's most_left and whole
   void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
   void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
 
@@ -113,9 +113,9 @@ class Cluster {
   uint64_t log_end_ = 0;
   std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute
   std::vector<Pool> pools_;
-  uint64_t mixed_pools_ = 0;  // pools that also hold nodes of other hardware
-  std::vector<int32_t> cpu_per_whole_;                              // per pool
-  std::vector<int64_t> left_milli_;                                 // per pool
+  uint64_t mixed_pools_ = 0;            // pools that also hold nodes of other hardware
+  std::vector<int32_t> cpu_per_whole_;  // per pool
+  std::vector<int64_t> left_milli_;     // per pool
   std::vector<std::array<uint32_t, kMaxDevices + 1>> whole_nodes_;  // per pool
   int64_t total_milli_ = 0;
   int64_t used_milli_ = 0;
@@ -126,8 +126,7 @@ class Cluster {
 bool Fits(const NodeView& view, const Shape& shape);
 inline Change ChangeOf(NodeId id, const Node& n) {
   const bool open = !n.closed && n.slots_left >= 1;
-  return {id,      n.cpu_left, n.memory_left, n.most_left,
-          n.whole, open ? n.model : Change::kClosed, 0};
+  return {id, n.cpu_left, n.memory_left, n.most_left, n.whole, open ? n.model : Change::kClosed, 0};
 }
 // False if the node certainly cannot; looks at no device.
 inline bool MayFit(const Change& n, const Shape& s) {

@@ -241,5 +241,51 @@ TEST(Engine, CachedScoresEqualFreshOnes) {
   }
 }
 
+// Shapes that differ in host memory or allowed models share what is known of scores; more kinds of
+// hardware than pools, so that pools hold nodes of other models; memory that runs out before
+// devices do; demand for whole nodes that comes and goes, so that their weight rises and falls.
+TEST(Engine, SharedScoresEqualFreshOnesWhereNodesOfAPoolDiffer) {
+  Engine e(MakePolicy("default", 1));
+  Rng rng(23);
+  const auto any = [&](int kinds) { return static_cast<int>(rng.Below(uint64_t(kinds))); };
+  for (int i = 0; i < 600; ++i) {
+    e.cluster().AddNode(MakeNode(1 << any(4), 8000 + 500 * any(60), 40000 + 1000 * any(30),
+                                 static_cast<uint8_t>(any(5))));
+  }
+  ASSERT_EQ(e.cluster().pools().size(), size_t{kMaxPools});
+  std::vector<Request> kinds;
+  Mix mix;
+  for (int i = 0; i < 60; ++i) {
+    const int devices = i % 5 == 0 ? 1 << any(4) : 1;
+    Request r = Ask(devices, devices > 1 ? 1000 : 250 * (1 + any(4)), 500 * any(5), 0,
+                    any(3) == 0 ? kAnyModel : 1 + uint64_t(any(31)));
+    r.shape.memory_mib = 4000 * any(6);
+    kinds.push_back(r);
+    mix.Add(r.shape, double(1 + any(50)));
+  }
+  e.Learn(mix);
+  std::vector<TenantId> live;
+  int placed = 0;
+  for (int step = 0; step < 6000; ++step) {
+    const bool draining = step / 1500 % 2 == 1;
+    while (!live.empty() && (draining ? any(3) != 0 : any(8) == 0)) {
+      const auto at = static_cast<size_t>(any(static_cast<int>(live.size())));
+      e.Release(live[at]);
+      live[at] = live.back();
+      live.pop_back();
+    }
+    const Request& r = kinds[static_cast<size_t>(any(60))];
+    const ShapeId shape = e.Intern(r.shape);
+    const std::optional<Decision> got = e.Decide(shape);
+    const Decision want = Fresh(e, r.shape);
+    ASSERT_EQ(got ? got->node : kNoNode, want.node) << "step " << step;
+    if (!got) continue;
+    ASSERT_EQ(got->devices, want.devices);
+    live.push_back(e.PlaceAt(shape, r, got->node, got->devices));
+    ++placed;
+  }
+  EXPECT_GT(placed, 1000);
+}
+
 }  // namespace
 }  // namespace divvy::placement

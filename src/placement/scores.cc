@@ -317,7 +317,8 @@ NodeId Scores::BestIn(Column<T>* column, const Sources& from,
         continue;
       }
       const size_t begin = block * kBlock;
-      const NodeId node = from.lanes.NodeAt(begin + Find(column->score.data() + begin, kBlock, max));
+      const NodeId node =
+          from.lanes.NodeAt(begin + Find(column->score.data() + begin, kBlock, max));
       first = score > best ? node : std::min(first, node);
       best = score;
       break;

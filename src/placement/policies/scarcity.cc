@@ -17,9 +17,10 @@ uint64_t Scarcity::PoolsOf(const Shape& s) const {
   uint64_t mask = 0;
   for (size_t i = 0; i < pools_.size(); ++i) {
     const Pool& p = pools_[i];
-    const bool could = (s.models >> p.model & 1) != 0 && p.cpu_milli >= s.cpu_milli &&
-                       p.memory_mib >= s.memory_mib && p.devices >= s.devices &&
-                       p.device_memory_mib >= s.device_memory_mib && p.devices > 0;
+    // No branches: asked in every decision, and which pools could is hard to predict.
+    const bool could = ((s.models >> p.model & 1) != 0) & (p.cpu_milli >= s.cpu_milli) &
+                       (p.memory_mib >= s.memory_mib) & (p.devices >= s.devices) &
+                       (p.device_memory_mib >= s.device_memory_mib) & (p.devices > 0);
     mask |= uint64_t{could} << i;
   }
   return mask;
