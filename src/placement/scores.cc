@@ -66,8 +66,11 @@ void Scores::Column<T>::Recompute(size_t block) {
 }
 
 template <class T>
-void Scores::Column<T>::Raise(size_t block) {
-  if (max[block] != kNone && max[block] != std::numeric_limits<T>::max()) ++max[block];
+bool Scores::Column<T>::Raise(size_t block, int32_t by) {
+  if (max[block] == kNone) return true;
+  if (max[block] > std::numeric_limits<T>::max() - by) return false;
+  max[block] = static_cast<T>(max[block] + by);
+  return true;
 }
 
 template <class T>
@@ -84,7 +87,7 @@ size_t Scores::Column<T>::Nth(uint32_t n) const {
 }
 
 Scores::Scores(const Shape& shape, const Policy& policy, uint32_t epoch)
-    : shape_(shape), unit_(policy.ScoreUnit()) {
+    : shape_(shape), unit_(policy.ScoreUnit()), policy_unit_(unit_) {
   if (policy.ByState(shape)) seed_ = Scramble(ShapeHash()(policy.ScoredAs(shape)) + epoch) | 1;
 }
 
@@ -105,10 +108,14 @@ void Scores::Widen() {
   for (size_t i = 0; i < wide_.score.size(); ++i) {
     if (narrow_.score[i] != Column<int16_t>::kNone) wide_.score[i] = narrow_.score[i] * unit_;
   }
+  for (size_t b = 0; b < wide_.max.size(); ++b) {  // also where they are too high
+    if (narrow_.max[b] == Column<int16_t>::kNone) continue;
+    wide_.max[b] = static_cast<int32_t>(
+        std::min<int64_t>(int64_t{narrow_.max[b]} * unit_, std::numeric_limits<int32_t>::max()));
+  }
   is_narrow_ = false;
   unit_ = 1;
   narrow_ = {};
-  for (size_t b = 0; b < wide_.max.size(); ++b) RecomputeBlock(b);
 }
 
 void Scores::RecomputeBlock(size_t block) {
@@ -134,7 +141,6 @@ void Scores::SetIn(Column<T>* column, size_t slot, NodeId id, T now) {
 }
 
 void Scores::SetOther(size_t slot, NodeId id, int32_t score) {
-  if (is_narrow_ && score == kNoFit) return SetIn(&narrow_, slot, id, Column<int16_t>::kNone);
   if (is_narrow_) Widen();
   SetIn(&wide_, slot, id, score);
 }
@@ -186,12 +192,12 @@ void Scores::RefreshAdapted(const Sources& from) {
     if (from.adapted.since[run.pool] <= adapted_) continue;
     const bool higher = from.adapted.higher_since[run.pool] > adapted_;
     for (uint32_t block = run.begin; block < run.end; ++block) {
-      if (higher) {
+      // Lower, but for rounding.
+      if (!higher && (is_narrow_ ? narrow_.Raise(block, 1) : wide_.Raise(block, policy_unit_))) {
+        stale_[block] = kMaxStale | kScoresStale;
+      } else {
         RefreshWhole(from, block);
-        continue;
       }
-      stale_[block] = kMaxStale | kScoresStale;
-      is_narrow_ ? narrow_.Raise(block) : wide_.Raise(block);
     }
   }
 }

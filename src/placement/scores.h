@@ -92,7 +92,7 @@ class Scores {
       max.resize(slots / kBlock, kNone);
     }
     void Recompute(size_t block);
-    void Raise(size_t block);  // its maximum, by one
+    bool Raise(size_t block, int32_t by);  // its maximum; false if it is too high for that
     size_t Count() const;
     size_t Nth(uint32_t n) const;
   };
@@ -126,6 +126,7 @@ class Scores {
   void Resize(const Sources& from);
   void RecomputeBlock(size_t block);
   void Set(size_t slot, NodeId id, int32_t score) {
+    if (is_narrow_ && score == kNoFit) return SetIn(&narrow_, slot, id, Column<int16_t>::kNone);
     const int32_t part = score / unit_;
     const bool whole = part * unit_ == score && part == static_cast<int16_t>(part);
     if (is_narrow_ && whole && part != Column<int16_t>::kNone) {
@@ -152,6 +153,7 @@ class Scores {
   Shape shape_;
   uint64_t seed_ = 0;  // of keys in the memo; 0: it is not used
   int32_t unit_ = 1;
+  int32_t policy_unit_ = 1;
   bool is_narrow_ = true;
   Column<int16_t> narrow_;  // in use until a score does not fit in
   Column<int32_t> wide_;    // then this, with unit_ 1
