@@ -41,7 +41,7 @@ LOADS = [
     ("saturating", ["--mem", "4GiB", "--compute", "40"],
      ["--alloc", "2GiB", "--kernel", "2ms", "--sync-every", "8"]),
     ("copies", ["--mem", "3GiB", "--compute", "5"],
-     ["--alloc", "1GiB", "--copy", "8MiB", "--think", "20ms"]),
+     ["--alloc", "1GiB", "--copy", "8MiB", "--kernel", "200us", "--think", "20ms"]),
     ("bursty", ["--mem", "2GiB", "--compute", "10"],
      ["--alloc", "512MiB", "--kernel", "1ms", "--burst", "200ms", "--rest", "600ms"]),
     ("refused", ["--mem", "4GiB"], ["--alloc", "1GiB", "--kernel", "1ms", "--rate", "10"]),
@@ -196,7 +196,7 @@ class Demo:
         def of_share(tenant, tool):
             [share] = tenant["shares"]
             compute, kinds = share["compute"], share["kinds"]
-            return {"operations": compute["operations"], "gpu_s": compute["used_ns"] / 1e9,
+            return {"operations": compute["operations"], "billed_s": compute["used_ns"] / 1e9,
                     "copied_bytes": compute["copied_bytes"], "refusals": tenant["refusals"].get("out_of_share", 0),
                     "alloc_bytes": sum(v for k, v in kinds.items() if k != "context"),
                     "used_bytes": share["used_bytes"], "tool": tool}
@@ -207,7 +207,7 @@ class Demo:
         page = metrics(ask(self.api, "/metrics"))
         views["/metrics"] = {
             name: {"operations": page["divvy_tenant_operations_total"][name],
-                   "gpu_s": page["divvy_tenant_gpu_seconds_total"][name],
+                   "billed_s": page["divvy_tenant_gpu_seconds_total"][name],
                    "copied_bytes": page["divvy_tenant_copied_bytes_total"][name],
                    "refusals": page.get("divvy_tenant_refusals_total", {}).get(name, 0),
                    "alloc_bytes": page["divvy_tenant_memory_charged_bytes"][name]
@@ -254,15 +254,18 @@ class Demo:
         for name, said in counted.items():
             work = said.get("work", {})
             truth[name] = {
-                "operations": work.get("operations", 0) if not work.get("copied_bytes") else None,
+                "operations": work.get("operations", 0),
                 "gpu_s": work.get("gpu_time_s", 0), "copied_bytes": work.get("copied_bytes", 0),
                 "refusals": REFUSALS if name == "refused" else 0,
-                "alloc_bytes": said["alloc"]["bytes"], "used_bytes": None}
-            # What a load cannot know is the driver's part; all views agree on the sum.
+                "alloc_bytes": said["alloc"]["bytes"]}
+            # What a load cannot know: the driver's part of the memory, and what the arbiter bills for
+            # its work beside the kernels' own length (the way to the device, and on a simulator the
+            # cores' own noise). All views agree on them; the bill stands beside the kernels below.
             truth[name]["used_bytes"] = views["/v1/tenants"][name]["used_bytes"]
+            truth[name]["billed_s"] = views["/v1/tenants"][name]["billed_s"]
         rows, wrong = [], 0
         for view, tenants in views.items():
-            for quantity in ("operations", "gpu_s", "copied_bytes", "alloc_bytes", "used_bytes", "refusals"):
+            for quantity in ("operations", "billed_s", "copied_bytes", "alloc_bytes", "used_bytes", "refusals"):
                 worst, who = 0.0, "-"
                 missing = True
                 for name, figures in tenants.items():
@@ -284,6 +287,10 @@ class Demo:
         print("\nwhat the loads counted, and what Divvy says of them (the tenant that differs most):")
         for row in rows:
             print("  {:<12} {:<13} {:>9}  {:<44} {}".format(*row).rstrip())
+        print("\nGPU time billed, and of that the kernels' own length as the load asked for it:")
+        for name, want in truth.items():
+            if want["gpu_s"]:
+                print(f"  {name:<12} {want['billed_s']:8.3f} s {want['gpu_s']:8.3f} s")
         print("all agree to 1 %" if not wrong else f"{wrong} do not agree to 1 %")
         sys.stdout.flush()
         if self.args.keep:

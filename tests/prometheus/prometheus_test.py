@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -96,6 +97,8 @@ class RealPrometheus(unittest.TestCase):
             with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as refused:
+            if refused.code == 503:
+                return None  # not started yet
             raise AssertionError(f"{path} {query}: {refused.read().decode()}") from None
         except OSError:
             return None  # not listening yet
