@@ -104,7 +104,7 @@ class BadInput(harness.DivvyTest):
         self.refused(["verify", "memory", "--mem", "2GiB", "--sim", "h100", "--path", "tape"], 2,
                      "tape")
         self.refused(["daemon", "stop"], 4, "daemon")
-        self.refused(["devices", "--sim", "b9000"], 4, "b9000")
+        self.refused(["devices", "--sim", "b9000"], 2, "b9000")
 
     def test_simulate_device(self):
         mix = os.path.join(os.environ["DIVVY_SOURCE_DIR"], "docs", "mixes", "recorded.json")
