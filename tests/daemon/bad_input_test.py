@@ -2,6 +2,7 @@
 """Bad folders, bad neighbours, bad bytes: one clear line or correct work, never a crash or a hang."""
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import BUILD, GIB, LIMIT_S, ApiError, Machine, MachineTest, UnixConnection, main, until  # noqa: E402
 
 NOBODY = 65534
+with open(os.path.join(os.environ["DIVVY_SOURCE_DIR"], "src/region/layout.h")) as header:
+    LAYOUT = int(re.search(r"kLayoutVersion = (\d+)", header.read())[1])
 
 
 def divvyd(*options, **env):
@@ -148,7 +151,7 @@ class Sockets(MachineTest):
                     "try: s.connect(sys.argv[1])\n"
                     "except PermissionError: print('no entry'); sys.exit()\n"
                     "import struct\n"
-                    "h=struct.pack('<IHHHHIQII16s',0x31565644,1,1456,2,2,1,0,0,0,b'x')\n"
+                    f"h=struct.pack('<IHHHHIQII16s',0x31565644,1,1456,2,{LAYOUT},1,0,0,0,b'x')\n"
                     "h+=b'\\0'*(1456-len(h)); s.send(h)\n"
                     "r=s.recv(4096); print('refused' if len(r)==256 else len(r), r[8])\n")
             return subprocess.run([sys.executable, "-c", code, path], text=True, cwd="/",
