@@ -10,7 +10,7 @@ from table import TableError, read_rows
 from text import banner
 
 COLUMNS = ["name", "type", "unit", "labels", "help"]
-TYPES = ("gauge", "counter")
+TYPES = ("gauge", "counter", "histogram")
 UNITS = ("bytes", "seconds", "ratio", "info", "-")
 TABLES = (("divvy", "Metric", "kMetrics"), ("hami", "HamiMetric", "kHamiMetrics"))
 MOST_LABELS = 6

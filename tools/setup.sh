@@ -8,7 +8,7 @@ set -eu
 packages=(
   build-essential cmake ninja-build ccache clang-format python3 python3-venv
   libcli11-dev nlohmann-json3-dev libcpp-httplib-dev libspdlog-dev libfmt-dev
-  libgtest-dev libgmock-dev libbenchmark-dev
+  libgtest-dev libgmock-dev libbenchmark-dev libncurses-dev
   strace valgrind util-linux
 )
 

@@ -3,10 +3,30 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "src/base/error_word.h"
 
 #include "src/base/sim_spec.h"
 
 namespace divvy::cli {
+
+namespace {
+FILE* json_errors = nullptr;  // where a failing verb prints its error as JSON; nullptr: nowhere
+}  // namespace
+
+nlohmann::json ErrorJson(const Error& error) {
+  return {{"code", ErrorWord(error.code)}, {"message", error.message}};
+}
+
+// Names and command lines may hold bytes that are not UTF-8: they are replaced, not thrown over.
+void PrintJson(const nlohmann::json& answer) {
+  constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
+  std::printf("%s\n", answer.dump(2, ' ', false, kReplace).c_str());
+  json_errors = nullptr;
+}
+
+void ErrorsAsJsonTo(FILE* out) { json_errors = out; }
 
 int StatusOf(const Error& error) {
   switch (error.code) {
@@ -30,6 +50,12 @@ int StatusOf(const Error& error) {
 void Fail(const Error& error, int status) {
   std::fflush(stdout);
   std::fprintf(stderr, "divvy: %s\n", error.message.c_str());
+  if (json_errors != nullptr) {
+    const nlohmann::json body{{"error", ErrorJson(error)}};
+    std::fprintf(json_errors, "%s\n",
+                 body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    std::fflush(json_errors);
+  }
   Exit(status);
 }
 

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -27,6 +29,13 @@ enum ExitStatus : int {
 };
 
 int StatusOf(const Error& error);
+
+// Where `-o json` was asked for, every verb prints one JSON document to stdout: its answer by this
+// or, when it fails, {"error": {"code": "no_room", "message": "..."}}.
+void PrintJson(const nlohmann::json& answer);
+nlohmann::json ErrorJson(const Error& error);  // the {"code", "message"}
+// For a verb whose stdout is somebody else's: the error goes to stderr, on a line of its own.
+void ErrorsAsJsonTo(FILE* out);  // nullptr: not at all
 
 // Prints "divvy: message" to stderr and ends the verb with StatusOf(error) or `status`.
 [[noreturn]] void Fail(const Error& error);

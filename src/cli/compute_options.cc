@@ -12,6 +12,10 @@ std::string CheckPercent(const std::string& text) {
   return percent.ok() ? "" : percent.error().message;
 }
 
+std::string CheckPromise(const std::string& text) {
+  return text == "0" || text == "0%" ? "" : CheckPercent(text);
+}
+
 std::string CheckClass(const std::string& text) {
   if (text == "latency" || text == "standard" || text == "batch") return "";
   return "'" + text + "' is not a class: latency, standard or batch";
@@ -24,7 +28,10 @@ std::string CheckWeight(const std::string& text) {
   return "'" + text + "' is not a weight: a whole number from 1 to 10000";
 }
 
-double PercentOf(const std::string& text) { return ParsePercent(text)->milli / 1000.0; }
+double PercentOf(const std::string& text) {
+  const Result<Percent> percent = ParsePercent(text);
+  return percent.ok() ? percent->milli / 1000.0 : 0;
+}
 
 }  // namespace
 
@@ -39,17 +46,20 @@ void ComputeOptions::PutInto(nlohmann::json& body) const {
   if (!weight.empty()) body["weight"] = std::atoi(weight.c_str());
 }
 
-void AddComputeOptions(CLI::App& verb, ComputeOptions& options) {
+void AddComputeOptions(CLI::App& verb, ComputeOptions& options, bool set) {
   verb.add_option("--compute", options.compute,
-                  "percent of each device's compute that it always gets when it wants it")
-      ->check(CheckPercent)
+                  std::string("percent of each device's compute that it always gets when it wants "
+                              "it") +
+                      (set ? "; 0 takes the promise away" : ""))
+      ->check(set ? CheckPromise : CheckPercent)
       ->type_name("PERCENT");
   verb.add_option("--compute-max", options.compute_max,
                   "percent that it never exceeds, even on an idle device")
       ->check(CheckPercent)
       ->type_name("PERCENT");
   verb.add_option("--class", options.cls,
-                  "latency: served first within its share; standard; batch: what others leave")
+                  "latency: served first within its share; standard; batch: what others leave, "
+                  "never with --compute")
       ->check(CheckClass)
       ->type_name("CLASS");
   verb.add_option("--weight", options.weight,

@@ -14,6 +14,7 @@ struct ComputeOptions {
   void PutInto(nlohmann::json& body) const;
 };
 
-void AddComputeOptions(CLI::App& verb, ComputeOptions& options);
+// `set`: of a share that is there, whose promise can be taken away.
+void AddComputeOptions(CLI::App& verb, ComputeOptions& options, bool set = false);
 
 }  // namespace divvy::cli

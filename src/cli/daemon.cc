@@ -32,7 +32,7 @@ void Stop(const DaemonOptions& options) {
     stopped.push_back(machine.Name());
   }
   if (options.format == Format::kJson)
-    std::printf("%s\n", json{{"stopped", stopped}}.dump(2).c_str());
+    PrintJson(json{{"stopped", stopped}});
   else
     for (const json& name : stopped) std::printf("stopped %s\n", name.get<std::string>().c_str());
 }
@@ -46,7 +46,7 @@ void ShowStatus(const DaemonOptions& options) {
     all.push_back(std::move(*status));
   }
   if (options.format == Format::kJson) {
-    std::printf("%s\n", json{{"daemons", all}}.dump(2).c_str());
+    PrintJson(json{{"daemons", all}});
     return;
   }
   if (all.empty()) {

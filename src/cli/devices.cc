@@ -1,4 +1,5 @@
 // divvy devices: the GPUs of a machine: their memory, what of it is promised, what is outside.
+#include <cctype>
 #include <cstdio>
 
 #include "src/cli/app.h"
@@ -13,7 +14,7 @@ using nlohmann::json;
 
 struct DevicesOptions {
   Format format = Format::kText;
-  std::string sim;
+  std::string sim, cordon, uncordon, reason;
 };
 
 // The machine asked for, else the real one; its daemon is started if need be. On a machine without
@@ -27,7 +28,31 @@ std::vector<Machine> MachinesToShow(const std::string& sim) {
   return machines.live;
 }
 
+// --cordon, --uncordon: which device of the one machine that is meant.
+void Change(const DevicesOptions& options) {
+  const bool cordon = !options.cordon.empty();
+  const std::string gpu = cordon ? options.cordon : options.uncordon;
+  for (const char c : gpu)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-')
+      Fail(Invalid("'" + gpu + "' is no GPU: give its index or UUID, as `divvy devices` lists it"));
+  json body{{"cordoned", cordon}};
+  if (!options.reason.empty()) body["reason"] = options.reason;
+  const Machine machine = MachineOf(options.sim);
+  OrFail(EnsureDaemon(machine));
+  const json device = OrFail(machine.api.Patch("/v1/devices/" + gpu, body));
+  if (options.format == Format::kJson)
+    PrintJson(device);
+  else
+    std::printf("GPU %d %s\n", device.value("index", 0),
+                cordon ? "is cordoned: it takes no new tenants (divvy devices --uncordon)"
+                       : "takes new tenants");
+}
+
 void Devices(const DevicesOptions& options) {
+  if (!options.cordon.empty() && !options.uncordon.empty())
+    Fail(Invalid("give --cordon or --uncordon, not both"));
+  if (!options.cordon.empty() || !options.uncordon.empty()) return Change(options);
+  if (!options.reason.empty()) Fail(Invalid("--reason goes with --cordon"));
   json all = json::array();
   for (const Machine& machine : MachinesToShow(options.sim)) {
     for (json device : OrFail(machine.api.Get("/v1/devices")).value("devices", json::array())) {
@@ -36,7 +61,7 @@ void Devices(const DevicesOptions& options) {
     }
   }
   if (options.format == Format::kJson) {
-    std::printf("%s\n", json{{"devices", all}}.dump(2).c_str());
+    PrintJson(json{{"devices", all}});
     return;
   }
   Table table({"GPU", "NAME", "TOTAL", "PROMISED", "FREE TO PROMISE", "USED", "LEAVING", "OUTSIDE",
@@ -58,6 +83,11 @@ void Devices(const DevicesOptions& options) {
       std::printf("FAULT: GPU %d of %s does not answer, its figures are old: %s\n",
                   d.value("index", 0), d.value("machine", "").c_str(),
                   d.value("health", "").c_str());
+  for (const json& d : all)
+    if (d.value("cordoned", false))
+      std::printf("CORDONED: GPU %d of %s takes no new tenants: %s (divvy devices --uncordon %d)\n",
+                  d.value("index", 0), d.value("machine", "").c_str(),
+                  d.value("cordon_reason", "").c_str(), d.value("index", 0));
 }
 
 }  // namespace
@@ -70,8 +100,18 @@ void AddDevices(CLI::App& app) {
       "PROMISED is the sum of the shares, FREE TO PROMISE what a new share may ask for, OUTSIDE "
       "what\n"
       "processes hold that run without Divvy, LEAVING what ended processes have not yet freed.\n\n"
+      "A GPU is cordoned after a fault of its own (an Xid) or by hand: it takes no new tenants, "
+      "those\n"
+      "that it has go on.\n\n"
       "  divvy devices\n"
-      "  divvy devices --sim h100x4");
+      "  divvy devices --sim h100x4\n"
+      "  divvy devices --cordon 1 --reason 'fan is loud'\n"
+      "  divvy devices --uncordon 1");
+  verb->add_option("--cordon", options->cordon, "let this one take no new tenants")
+      ->type_name("I|UUID");
+  verb->add_option("--uncordon", options->uncordon, "let it take new tenants again")
+      ->type_name("I|UUID");
+  verb->add_option("--reason", options->reason, "of --cordon, for people")->type_name("TEXT");
   AddFormat(*verb, options->format);
   AddSim(*verb, options->sim);
   verb->callback([options] { Devices(*options); });

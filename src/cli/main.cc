@@ -57,8 +57,19 @@ std::vector<std::string> Words(int argc, char** argv) {
   return words;
 }
 
+// Whether -o json was asked for, on a command line that may be wrong otherwise. For those verbs
+// whose -o is a file it never is.
+bool WantsJson(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i], next = i + 1 < argc ? argv[i + 1] : "";
+    if (word == "-ojson" || word == "-o=json" || word == "--output=json") return true;
+    if ((word == "-o" || word == "--output") && next == "json") return true;
+  }
+  return false;
+}
+
 // One line, whatever is wrong with the command line.
-int Complain(const CLI::App& app, const CLI::ParseError& error) {
+int Complain(const CLI::App& app, const CLI::ParseError& error, bool as_json) {
   const auto chosen = app.get_subcommands();
   std::string verb = "divvy";
   for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
@@ -80,11 +91,15 @@ int Complain(const CLI::App& app, const CLI::ParseError& error) {
   }
   for (char& c : what)
     if (c == '\n') c = ' ';
-  std::fprintf(stderr, "divvy: %s (see '%s --help')\n", what.c_str(), verb.c_str());
-  return !chosen.empty() &&
-                 (chosen.front()->get_name() == "run" || chosen.front()->get_name() == "advise")
-             ? kRunFailed
-             : kBadInput;
+  const bool is_run = !chosen.empty() && (chosen.front()->get_name() == "run" ||
+                                          chosen.front()->get_name() == "advise");
+  what += " (see '" + verb + " --help')";
+  ErrorsAsJsonTo(!as_json ? nullptr : is_run ? stderr : stdout);
+  try {
+    Fail(Invalid(what), is_run ? kRunFailed : kBadInput);
+  } catch (const CLI::RuntimeError& end) {
+    return end.get_exit_code();
+  }
 }
 
 int Main(int argc, char** argv) {
@@ -93,6 +108,8 @@ int Main(int argc, char** argv) {
     CommandLine().assign(argv + i + 1, argv + argc);
     argc = i;
   }
+  const bool as_json = WantsJson(argc, argv);
+  ErrorsAsJsonTo(as_json ? stdout : nullptr);
   CLI::App app{kAbout, "divvy"};
   app.footer(kFooter);
   app.formatter(std::make_shared<Brief>());
@@ -101,6 +118,9 @@ int Main(int argc, char** argv) {
   AddRun(app);
   AddPs(app);
   AddDevices(app);
+  AddTop(app);
+  AddWhy(app);
+  AddEvents(app);
   AddSet(app);
   AddPause(app);
   AddRecord(app);
@@ -128,9 +148,9 @@ int Main(int argc, char** argv) {
   } catch (const CLI::RuntimeError& end) {
     return end.get_exit_code();
   } catch (const CLI::Success& help) {
-    return app.remaining(/*recurse=*/true).empty() ? app.exit(help) : Complain(app, help);
+    return app.remaining(/*recurse=*/true).empty() ? app.exit(help) : Complain(app, help, as_json);
   } catch (const CLI::ParseError& error) {
-    return Complain(app, error);
+    return Complain(app, error, as_json);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "divvy: %s\n", error.what());
     return kFailed;

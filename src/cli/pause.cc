@@ -22,7 +22,7 @@ void Pause(const PauseOptions& options, bool paused) {
   const auto tenant =
       OrFail(machine.api.Patch("/v1/tenants/" + options.name, {{"paused", paused}}));
   if (options.format == Format::kJson)
-    std::printf("%s\n", tenant.dump(2).c_str());
+    PrintJson(tenant);
   else
     std::printf("%s: %s\n", options.name.c_str(),
                 paused ? "paused; it keeps its memory (divvy resume)" : "runs");

@@ -124,8 +124,9 @@ void Ps(const PsOptions& options) {
     }
   }
   if (options.format == Format::kJson) {
-    if (machines.lost.empty() || !all.empty())
-      std::printf("%s\n", json{{"tenants", all}}.dump(2).c_str());
+    json answer{{"tenants", std::move(all)}};
+    if (!machines.lost.empty()) answer["error"] = ErrorJson(machines.lost.front());
+    PrintJson(answer);
   } else if (!all.empty()) {
     Table table({"NAME", "GPU", "USED / LIMIT", "DRIVER", "COMPUTE", "PROCESSES", "CLASS", "STATE",
                  "AGE", "COMMAND"});

@@ -96,6 +96,7 @@ json MixOf(const json& tenant, const std::vector<Operation>& operations) {
 }
 
 void Record(const Options& options) {
+  ErrorsAsJsonTo(nullptr);  // its -o is a file
   OrFail(CheckName(options.name));
   const Machine machine = OrFail(FindTenant(options.name, options.sim));
   const std::string path = "/v1/tenants/" + options.name;

@@ -104,6 +104,7 @@ int StatusOfLaunch(const Error& error) {
 }
 
 void Run(RunOptions& options, const std::vector<std::string>& rest) {
+  ErrorsAsJsonTo(options.format == Format::kJson ? stderr : nullptr);
   if (const Status complete = Complete(options, rest); !complete.ok())
     Fail(complete.error(), kRunFailed);
   const Result<Tenancy> made = MakeTenant(options.request);

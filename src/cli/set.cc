@@ -51,7 +51,7 @@ void Set(const SetOptions& options) {
   OrFail(machine.api.Patch(path, body));
   const json tenant = OrFail(machine.api.Get(path));
   if (options.format == Format::kJson) {
-    std::printf("%s\n", tenant.dump(2).c_str());
+    PrintJson(tenant);
     return;
   }
   for (const json& share : tenant.value("shares", json::array())) {
@@ -77,12 +77,13 @@ void AddSet(CLI::App& app) {
                                   "it is below, and `divvy ps`\n"
                                   "shows it as over.\n\n"
                                   "  divvy set web --mem 6GiB\n"
-                                  "  divvy set web --compute 15 --compute-max 50 --class batch");
+                                  "  divvy set web --compute 15 --compute-max 50\n"
+                                  "  divvy set nightly --compute 0 --class batch");
   verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")
       ->required()
       ->type_name("");
   AddSize(*verb, "--mem", options->mem, "the new limit on each of its devices");
-  AddComputeOptions(*verb, options->compute);
+  AddComputeOptions(*verb, options->compute, true);
   AddFormat(*verb, options->format);
   AddSim(*verb, options->sim)->description("the machine, when several have a tenant of that name");
   verb->callback([options] { Set(*options); });

@@ -8,6 +8,9 @@ namespace divvy::cli {
 void AddRun(CLI::App& app);
 void AddPs(CLI::App& app);
 void AddDevices(CLI::App& app);
+void AddEvents(CLI::App& app);
+void AddTop(CLI::App& app);
+void AddWhy(CLI::App& app);
 void AddSet(CLI::App& app);
 void AddPause(CLI::App& app);  // pause and resume
 void AddLoad(CLI::App& app);

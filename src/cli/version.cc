@@ -19,7 +19,7 @@ void AddVersion(CLI::App& app) {
       if (status.ok()) out["daemons"].push_back(*status);
     }
     if (*format == Format::kJson) {
-      std::printf("%s\n", out.dump(2).c_str());
+      PrintJson(out);
       return;
     }
     std::printf("divvy %s\n", DIVVY_VERSION);

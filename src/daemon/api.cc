@@ -9,6 +9,7 @@
 #include <charconv>
 #include <thread>
 
+#include "src/base/error_word.h"
 #include "src/daemon/metrics.h"
 #include "src/daemon/socket.h"
 #include "src/daemon/watch.h"
@@ -111,11 +112,17 @@ void Served::Routes(WebServer& server) {
   });
   server.Get("/v1/devices",
              [this](const Request&, Response& out) { Answer(out, 200, node_.DevicesJson()); });
+  server.Patch("/v1/devices/([^/]+)", [this](const Request& in, Response& out) {
+    const Result<DevicePatch> patch = ParseDevicePatch(in.body);
+    Answer(out, patch.ok() ? node_.PatchDevice(in.matches[1], *patch) : patch.error());
+  });
   server.Get("/v1/tenants",
              [this](const Request&, Response& out) { Answer(out, node_.TenantsJson("")); });
   server.Get("/v1/tenants/([^/]+)", [this](const Request& in, Response& out) {
     Answer(out, node_.TenantsJson(in.matches[1]));
   });
+  server.Get("/v1/tenants/([^/]+)/why",
+             [this](const Request& in, Response& out) { Answer(out, node_.Why(in.matches[1])); });
   server.Post("/v1/tenants", [this](const Request& in, Response& out) {
     const Result<TenantRequest> request = ParseTenantRequest(in.body);
     Answer(out, request.ok() ? node_.CreateTenant(*request) : request.error(), 201);
@@ -183,7 +190,7 @@ void Served::ListEvents(const httplib::Request& in, httplib::Response& out) {
   }
   Json list = Json::array();
   for (const Event& e : events_.Since(since)) list.push_back(EventJson(e));
-  Answer(out, 200, {{"events", list}});
+  Answer(out, 200, {{"events", std::move(list)}});
 }
 
 void Served::StartWatch(const httplib::Request& in, httplib::Response& out) {
@@ -274,30 +281,6 @@ int HttpStatus(ErrorCode code) {
       return 500;
   }
   return 500;
-}
-
-const char* ErrorWord(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalid:
-      return "invalid";
-    case ErrorCode::kNotFound:
-      return "not_found";
-    case ErrorCode::kExists:
-      return "exists";
-    case ErrorCode::kNoRoom:
-      return "no_room";
-    case ErrorCode::kUnavailable:
-      return "unavailable";
-    case ErrorCode::kEnding:
-      return "ending";
-    case ErrorCode::kDenied:
-      return "denied";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kInternal:
-      return "internal";
-  }
-  return "internal";
 }
 
 std::string ErrorBody(const Error& error) {

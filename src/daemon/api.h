@@ -35,7 +35,6 @@ class Api {
 };
 
 int HttpStatus(ErrorCode code);
-const char* ErrorWord(ErrorCode code);
 std::string ErrorBody(const Error& error);  // {"error": {"code", "message"}}
 
 }  // namespace divvy::daemon

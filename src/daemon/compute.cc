@@ -32,6 +32,7 @@ constexpr Nanos kHung = seconds(2);
 constexpr double kCorePerDevice = 0.045;
 constexpr double kMostStretch = 4;
 constexpr Nanos kBudgetEvery = milliseconds(20);
+constexpr Nanos kLedgerEvery = milliseconds(1000);
 constexpr int kNice = -10;  // late polls are unfair windows; where it may
 
 Nanos Now(clockid_t clock = CLOCK_MONOTONIC) {
@@ -93,6 +94,7 @@ void Compute::Leave(uint64_t tenant) {
     core.Leave(tenant);
     const std::lock_guard lock(views_mutex_);
     views_.erase(tenant);
+    ledgers_.erase(tenant);
   });
 }
 void Compute::SetTerms(uint64_t tenant, const ComputeTerms& terms) {
@@ -128,6 +130,19 @@ std::vector<arbiter::SeatStats> Compute::StatsOf(uint64_t tenant) const {
   return out;
 }
 
+std::vector<Ledger> Compute::SpentOf(uint64_t tenant, Nanos span) const {
+  const Nanos now = Now();
+  return SpentOf(tenant, now - span, now);
+}
+
+std::vector<Ledger> Compute::SpentOf(uint64_t tenant, Nanos from, Nanos to) const {
+  std::vector<Ledger> out;
+  const std::lock_guard lock(views_mutex_);
+  if (const auto it = ledgers_.find(tenant); it != ledgers_.end())
+    for (const LedgerRing& ring : it->second) out.push_back(Difference(ring.At(from), ring.At(to)));
+  return out;
+}
+
 bool Compute::Alive() const {
   return !thread_.joinable() || Now() - Nanos(looked_ns_.load(std::memory_order_relaxed)) < kHung;
 }
@@ -146,7 +161,11 @@ bool Compute::TakeChanges() {
 void Compute::Publish(Nanos now) {
   // A reader holds it for microseconds; if one does now, the next poll tells.
   const std::unique_lock lock(views_mutex_, std::try_to_lock);
-  if (lock.owns_lock()) core_.Publish(now, views_);
+  if (!lock.owns_lock()) return;
+  core_.Publish(now, views_);
+  if (now - ledgers_at_ < kLedgerEvery) return;
+  ledgers_at_ = now;
+  core_.PublishLedgers(ledgers_);
 }
 
 void Compute::KeepToBudget(Nanos now) {

@@ -44,6 +44,10 @@ class Compute {
   // The newest figures; empty for a tenant that has just come.
   TenantView ViewOf(uint64_t tenant) const;
   std::vector<arbiter::SeatStats> StatsOf(uint64_t tenant) const;  // by share
+  // Where its time went in the last `span`, or since it came: by share; empty for one just come.
+  std::vector<Ledger> SpentOf(uint64_t tenant, arbiter::Nanos span) const;
+  // ... and in a stretch of the last minute that lies back.
+  std::vector<Ledger> SpentOf(uint64_t tenant, arbiter::Nanos from, arbiter::Nanos to) const;
   // The thread has looked within the last two seconds. When it has not, the tenants' heartbeats
   // stop, and their gates open (or stay shut) as for a dead daemon.
   bool Alive() const;
@@ -63,6 +67,7 @@ class Compute {
     double stretch = 1;
   } budget_;
   std::atomic<int64_t> looked_ns_{0};
+  arbiter::Nanos ledgers_at_{0};  // the thread's
   std::unique_ptr<BellPage> bell_;
   ComputeCore core_;  // the thread's alone
   std::mutex changes_mutex_;
@@ -70,6 +75,7 @@ class Compute {
   bool stopping_ = false;
   mutable std::mutex views_mutex_;
   std::map<uint64_t, TenantView> views_;
+  std::map<uint64_t, std::vector<LedgerRing>> ledgers_;
   std::thread thread_;
 };
 

@@ -18,6 +18,8 @@ constexpr Nanos kAsleepLooks[] = {milliseconds(1), milliseconds(10), millisecond
                                   milliseconds(1000)};
 constexpr Nanos kTail = milliseconds(5);
 constexpr Nanos kPatience = milliseconds(2);
+// Between two entries into the ledgers: a fraction of the shortest window.
+constexpr Nanos kEntry = microseconds(200);
 constexpr Nanos kTogether = microseconds(10);  // devices due this soon are looked at now
 
 Nanos Times(Nanos t, double factor) {
@@ -62,12 +64,14 @@ Status ComputeCore::Join(uint64_t tenant, std::shared_ptr<Segments> segments,
     seat->share = s;
     seat->device = devices[s];
     seat->terms = terms;
+    seat->ledger.at = now;
     seat->meter =
         std::make_unique<MeterReader>(member.segments->usage(), s, Times(kTail, dilation_));
     seat->gate = std::make_unique<GateWriter>(
         member.segments->policy().device[s].gate,
         static_cast<uint32_t>(Times(kPatience, dilation_) / microseconds(1)));
     Device& device = devices_[devices[s]];
+    EnterInLedgers(devices[s], now);
     // Whoever had it for itself was not metered; its processes have to notice that they are now.
     for (Seat* other : device.seats) {
       if (device.watch != Watch::kFree) break;
@@ -109,11 +113,14 @@ void ComputeCore::Reweigh(unsigned device) {
   std::vector<ComputeTerms> terms;
   for (const Seat* seat : devices_[device].seats) terms.push_back(seat->terms);
   const std::vector<double> weights = Weights(terms);
-  double sum = 0;
-  for (const double w : weights) sum += w;
+  // Class batch gets nothing while one of another class wants the device.
+  double sum = 0, batch = 0;
+  for (size_t i = 0; i < weights.size(); ++i)
+    (terms[i].cls == arbiter::TenantClass::kBatch ? batch : sum) += weights[i];
   for (size_t i = 0; i < weights.size(); ++i) {
     Seat& seat = *devices_[device].seats[i];
-    seat.part = 100 * weights[i] / sum;
+    const bool is_batch = terms[i].cls == arbiter::TenantClass::kBatch;
+    seat.part = !is_batch ? 100 * weights[i] / sum : sum == 0 ? 100 * weights[i] / batch : 0;
     static_cast<void>(arbiter_.SetShare(seat.index, static_cast<arbiter::DeviceIndex>(device),
                                         ShareOf(seat.terms, weights[i])));
   }
@@ -207,6 +214,9 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     device.watch = Watch::kFree;
     device.due = Nanos::max();
     SetGates(device, now);
+    for (Seat* seat : device.seats)
+      seat->seen = {.processes = !seat->meter->empty(), .alone = true, .held = HeldOf(*seat)};
+    EnterInLedgers(d, now);
     return;
   }
   const auto index = static_cast<arbiter::DeviceIndex>(d);
@@ -220,6 +230,10 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     const arbiter::Progress progress = seat->meter->Read(now);
     arbiter_.Observe(seat->index, index, progress);
     seat->outstanding = progress.issued != progress.done;
+    seat->seen = {.processes = !seat->meter->empty(),
+                  .waiting = progress.waiters != 0,
+                  .outstanding = seat->outstanding,
+                  .copying = progress.paused};
     if (seat->outstanding || seat->meter->moved() || progress.garbage) seat->active_at = now;
     if (seat->rearm && seat->meter->Rearmed()) seat->rearm = false;
     if (now - seat->active_at >= idle_after) continue;
@@ -245,6 +259,70 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   }
   device.changed = false;
   SetGates(device, now);
+  for (Seat* seat : device.seats) seat->seen.held = HeldOf(*seat);
+  // Each waits for each: a crowd's entries cost its square.
+  const Nanos entry =
+      kEntry * std::clamp<int64_t>(static_cast<int64_t>(device.seats.size()) / 8, 1, 32);
+  if (now - device.entered >= entry || device.watch != Watch::kAwake) EnterInLedgers(d, now);
+}
+
+// What keeps its gate shut since it was last set.
+HeldBy ComputeCore::HeldOf(const Seat& seat) const {
+  if ((seat.paused_by & static_cast<uint8_t>(PausedBy::kOperator)) != 0) return HeldBy::kOperator;
+  if (seat.paused_by != 0) return HeldBy::kAudit;
+  if ((seat.gate->setting().bits & region::kGateShut) == 0) return HeldBy::kNobody;
+  const auto index = static_cast<arbiter::DeviceIndex>(seat.device);
+  return arbiter_.StatsOf(seat.index, index).throttled ? HeldBy::kCap : HeldBy::kTurn;
+}
+
+// The time since the last entry: what was billed is known, what else it was stood at that entry.
+void ComputeCore::EnterInLedgers(unsigned d, Nanos now) {
+  Device& device = devices_[d];
+  device.entered = now;
+  int64_t all = 0;
+  ran_.clear();
+  for (Seat* seat : device.seats) {
+    const auto used =
+        arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d)).used.count();
+    seat->ran = std::clamp<int64_t>(used - seat->used_then, 0, (now - seat->ledger.at).count());
+    seat->used_then = used;
+    all += seat->ran;
+    if (seat->ran > 0) ran_.push_back(seat);
+  }
+  for (Seat* seat : device.seats) {
+    Ledger& ledger = seat->ledger;
+    const int64_t rest = (now - ledger.at).count() - seat->ran;
+    const int64_t others = all - seat->ran;
+    const Part part = RestOf(seat->sight, others > 0);
+    ledger[Part::kGpu] += seat->ran;
+    ledger[part] += rest;
+    if (part == Part::kTurn && rest > 0) {
+      int64_t named = 0;
+      for (const Seat* other : ran_) {
+        if (other == seat) continue;
+        const auto its =
+            static_cast<int64_t>(static_cast<double>(rest) * static_cast<double>(other->ran) /
+                                 static_cast<double>(others));
+        ledger.AddWait(other->tenant, its);
+        named += its;
+      }
+      ledger.AddWait(0, rest - named);
+    }
+    const uint64_t copy_ns = seat->meter->Totals().copy_ns;
+    ledger.copying_ns += static_cast<int64_t>(copy_ns - seat->copy_ns_then);
+    seat->copy_ns_then = copy_ns;
+    ledger.at = now;
+    seat->sight = seat->seen;
+    ledger.rest = RestOf(seat->sight, false);
+  }
+}
+
+void ComputeCore::PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings) const {
+  for (const auto& [tenant, member] : members_) {
+    std::vector<LedgerRing>& its = rings[tenant];
+    its.resize(member.seats.size());
+    for (size_t s = 0; s < its.size(); ++s) its[s].Push(member.seats[s]->ledger);
+  }
 }
 
 void ComputeCore::SetGates(Device& device, Nanos now) {
@@ -280,8 +358,12 @@ void ComputeCore::Publish(Nanos now, std::map<uint64_t, TenantView>& views) {
       v.stats = arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d));
       v.shut = (seat->gate->setting().bits & region::kGateShut) != 0;
       v.totals = seat->meter->Totals();
+      v.senseless_at = seat->meter->senseless_at();
       v.used_ns.Add(now, static_cast<double>(v.stats.used.count()));
       v.gate_wait_ns.Add(now, static_cast<double>(v.totals.gate_wait_ns));
+      v.wanted_ns.Add(now,
+                      static_cast<double>(seat->ledger[Part::kGpu] + seat->ledger[Part::kTurn] +
+                                          seat->ledger[Part::kCap]));
     }
   }
 }

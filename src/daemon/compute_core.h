@@ -23,6 +23,7 @@
 #include "src/daemon/compute_sample.h"
 #include "src/daemon/compute_terms.h"
 #include "src/daemon/compute_view.h"
+#include "src/daemon/ledger.h"
 #include "src/daemon/segments.h"
 
 namespace divvy::daemon {
@@ -59,6 +60,8 @@ class ComputeCore {
   void Stretch(double factor) { stretch_ = factor; }
   // Fills what people see of every seat that was looked at since the last call.
   void Publish(Nanos now, std::map<uint64_t, TenantView>& views);
+  // Adds each seat's ledger, as it stood when it was last looked at, to its ring; by share.
+  void PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings) const;
 
  private:
   struct Seat {
@@ -75,6 +78,11 @@ class ComputeCore {
     bool rearm = false;  // was free: metered until its processes have noticed
     bool outstanding = false;
     Nanos active_at{-1'000'000'000'000};
+    Ledger ledger;
+    Sight sight;  // at the last entry into the ledger
+    Sight seen;   // now
+    int64_t used_then = 0, ran = 0;
+    uint64_t copy_ns_then = 0;
   };
   struct Member {
     arbiter::TenantIndex index = 0;
@@ -89,6 +97,7 @@ class ComputeCore {
     unsigned looks = 0;    // since it fell asleep
     bool changed = false;  // shares or pauses: look now, and set every gate
     bool fresh = false;    // to be published
+    Nanos entered{0};      // into the ledgers, up to when
   };
 
   void Changed(unsigned device) { devices_[device].changed = true; }
@@ -96,11 +105,14 @@ class ComputeCore {
   bool Free(const Device& device) const;
   void LookAt(unsigned device, Nanos now);
   void SetGates(Device& device, Nanos now);
+  void EnterInLedgers(unsigned device, Nanos now);
   Seat* Find(uint64_t tenant, unsigned share);
+  HeldBy HeldOf(const Seat& seat) const;
 
   const double dilation_;
   double stretch_ = 1;
   arbiter::Arbiter arbiter_;
+  std::vector<const Seat*> ran_;  // EnterInLedgers': of one device
   std::vector<Device> devices_;
   std::map<uint64_t, Member> members_;
   std::vector<arbiter::TenantIndex> free_indices_;

@@ -9,14 +9,18 @@ uint64_t Get(const region::U64& word) { return word.load(std::memory_order_relax
 
 MeterTotals Copy(const region::Usage& usage, uint32_t slot, unsigned device) {
   const region::Meter& m = usage.meter[slot].device[device];
-  return {.waits = Get(m.waits),
-          .operations = Get(m.operations),
-          .launches = Get(usage.slot[slot].launches),
-          .gate_wait_ns = Get(m.gate_wait_ns),
-          .bound_wait_ns = Get(m.bound_wait_ns),
-          .forced = Get(m.forced),
-          .copied_bytes = Get(m.copied_bytes),
-          .copies = Get(m.copies)};
+  MeterTotals out{.waits = Get(m.waits),
+                  .operations = Get(m.operations),
+                  .launches = Get(usage.slot[slot].launches),
+                  .gate_wait_ns = Get(m.gate_wait_ns),
+                  .bound_wait_ns = Get(m.bound_wait_ns),
+                  .forced = Get(m.forced),
+                  .copied_bytes = Get(m.copied_bytes),
+                  .copies = Get(m.copies),
+                  .copy_ns = Get(m.copy_ns)};
+  for (unsigned i = 0; i < region::kWaitBuckets; ++i)
+    out.wait_buckets[i] = m.wait_buckets[i].load(std::memory_order_relaxed);
+  return out;
 }
 
 void AddTo(MeterTotals& sum, const MeterTotals& m) {
@@ -28,6 +32,47 @@ void AddTo(MeterTotals& sum, const MeterTotals& m) {
   sum.forced += m.forced;
   sum.copied_bytes += m.copied_bytes;
   sum.copies += m.copies;
+  sum.copy_ns += m.copy_ns;
+  for (unsigned i = 0; i < region::kWaitBuckets; ++i) sum.wait_buckets[i] += m.wait_buckets[i];
+}
+
+// A process's threads that can wait at once, and how often one of them can begin to in a second:
+// more than any program's, far less than noise.
+constexpr double kMostWaiters = 1024, kMostWaitsPerSecond = 200'000;
+constexpr double kMostCopiedPerSecond = 1e13, kMostOperationsPerSecond = 1e9;
+constexpr double kSlackSeconds = 1;
+
+// What the counters grew by is added to `sum` if it can be; false if something cannot.
+bool AddGrowth(const MeterTotals& before, const MeterTotals& now, double seconds,
+               MeterTotals& sum) {
+  bool sense = true;
+  const auto add = [&](uint64_t MeterTotals::*field, double most_per_second) {
+    // What is counted without an atomic addition may fall when two threads meet.
+    if (now.*field < before.*field) return;
+    const uint64_t grown = now.*field - before.*field;
+    if (static_cast<double>(grown) <= most_per_second * (seconds + kSlackSeconds))
+      sum.*field += grown;
+    else
+      sense = false;
+  };
+  add(&MeterTotals::waits, kMostWaiters * kMostWaitsPerSecond);
+  add(&MeterTotals::gate_wait_ns, kMostWaiters * 1e9);
+  add(&MeterTotals::bound_wait_ns, kMostWaiters * 1e9);
+  add(&MeterTotals::forced, kMostWaiters * kMostWaitsPerSecond);
+  add(&MeterTotals::copied_bytes, kMostCopiedPerSecond);
+  add(&MeterTotals::copies, kMostOperationsPerSecond);
+  add(&MeterTotals::operations, kMostOperationsPerSecond);
+  add(&MeterTotals::launches, kMostOperationsPerSecond);
+  add(&MeterTotals::copy_ns, kMostWaiters * 1e9);
+  for (unsigned i = 0; i < region::kWaitBuckets; ++i) {
+    // 32 bits in the region, which may wrap between two looks.
+    const auto grown = static_cast<uint32_t>(now.wait_buckets[i] - before.wait_buckets[i]);
+    if (grown <= kMostWaiters * kMostWaitsPerSecond * (seconds + kSlackSeconds))
+      sum.wait_buckets[i] += grown;
+    else
+      sense = false;
+  }
+  return sense;
 }
 
 }  // namespace
@@ -39,8 +84,9 @@ void ResetMeters(region::Usage& usage, uint32_t slot, unsigned devices) {
       for (region::U64* word : {&lane.marker, &lane.issued, &lane.start, &lane.marked}) *word = 0;
     for (region::U64* word :
          {&m.waits, &m.operations, &m.in_flight_ns, &m.gate_wait_ns, &m.bound_wait_ns, &m.forced,
-          &m.estimate_ns, &m.copied_bytes, &m.copies})
+          &m.estimate_ns, &m.copied_bytes, &m.copies, &m.copy_ns})
       *word = 0;
+    for (region::U32& bucket : m.wait_buckets) bucket = 0;
     m.waiters = 0;
     m.lanes = 0;
   }
@@ -59,9 +105,12 @@ void MeterReader::ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now,
                               arbiter::Progress& out) {
   const region::Meter& m = usage_.meter[slot].device[device_];
   const MeterTotals totals = Copy(usage_, slot, device_);
-  moved_ = moved_ || totals.waits != p.totals.waits || totals.launches != p.totals.launches ||
-           totals.operations != p.totals.operations;
-  p.totals = totals;
+  moved_ = moved_ || totals.waits != p.seen.waits || totals.launches != p.seen.launches ||
+           totals.operations != p.seen.operations;
+  const double seconds = std::chrono::duration<double>(now - p.read_at).count();
+  if (!AddGrowth(p.seen, totals, seconds, p.totals)) senseless_at_ = now;
+  p.seen = totals;
+  p.read_at = now;
   out.waits += totals.waits;
   const uint32_t waiters = m.waiters.load(std::memory_order_relaxed);
   out.waiters += std::min<uint32_t>(waiters, 1u << 20);
@@ -111,15 +160,13 @@ MeterTotals MeterReader::Totals() const {
 }
 
 void MeterReader::BeginRearm() {
-  for (auto& [slot, process] : processes_) {
-    process.totals = Copy(usage_, slot, device_);
-    process.metered_then = process.totals.operations;
-  }
+  for (auto& [slot, process] : processes_)
+    process.metered_then = Copy(usage_, slot, device_).operations;
 }
 
 bool MeterReader::Rearmed() const {
   return std::all_of(processes_.begin(), processes_.end(), [](const auto& p) {
-    return p.second.totals.launches == 0 || p.second.totals.operations != p.second.metered_then;
+    return p.second.seen.launches == 0 || p.second.seen.operations != p.second.metered_then;
   });
 }
 

@@ -6,6 +6,7 @@
 // allocates only when a process uses a lane for the first time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -16,7 +17,8 @@
 
 namespace divvy::daemon {
 
-// Sums over the tenant's processes; they never fall when a process goes.
+// Sums over the tenant's processes; they never fall, not when a process goes either. What grew
+// faster than a program can make it grow is left out: it is noise that somebody wrote.
 struct MeterTotals {
   uint64_t waits = 0;
   uint64_t operations = 0;  // metered submissions
@@ -26,7 +28,11 @@ struct MeterTotals {
   uint64_t forced = 0;
   uint64_t copied_bytes = 0;
   uint64_t copies = 0;
+  uint64_t copy_ns = 0;
+  std::array<uint64_t, region::kWaitBuckets> wait_buckets{};  // not cumulative
 };
+
+constexpr arbiter::Nanos kLongAgo{-1'000'000'000'000'000'000};
 
 // Makes the meters of a slot fit for its next process. No GPU writes them any more: the driver has
 // forgotten the process.
@@ -45,6 +51,7 @@ class MeterReader {
 
   arbiter::Progress Read(arbiter::Nanos now);
   MeterTotals Totals() const;
+  arbiter::Nanos senseless_at() const { return senseless_at_; }
   // Something moved between the last two reads: submissions, completions, waits.
   bool moved() const { return moved_; }
 
@@ -61,7 +68,9 @@ class MeterReader {
   };
   struct Process {
     std::vector<LaneMemory> lanes;
-    MeterTotals totals;
+    MeterTotals seen;    // its counters as they were
+    MeterTotals totals;  // ... as far as they made sense
+    arbiter::Nanos read_at{0};
     uint64_t metered_then = 0;  // at BeginRearm
   };
   void ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now, arbiter::Progress& out);
@@ -71,6 +80,7 @@ class MeterReader {
   const arbiter::Nanos tail_;
   std::map<uint32_t, Process> processes_;
   MeterTotals gone_;  // of processes that have ended
+  arbiter::Nanos senseless_at_ = kLongAgo;
   bool moved_ = false;
 };
 

@@ -268,6 +268,98 @@ TEST(Core, SharesHoldAndChangeLive) {
   EXPECT_NEAR(w.Percent(a, ua, seconds(2)), 50, 1.5);
 }
 
+// Where the time goes of everybody in a world, from its making on.
+struct Books {
+  explicit Books(World& world) : w(world), from(world.now) {
+    w.core.PublishLedgers(rings);
+    // A ring keeps the last of them only.
+    for (const auto& [tenant, shares] : rings) begun[tenant] = shares.at(0).At(from);
+  }
+  // Runs on, and says where `t`'s time went meanwhile; all of it, whatever happened.
+  Ledger After(Nanos length, const FakeTenant& t) {
+    w.RunFor(length);
+    w.core.PublishLedgers(rings);
+    const Ledger spent = Difference(begun.at(t.id()), rings.at(t.id()).at(0).At(w.now));
+    int64_t sum = 0;
+    for (const int64_t ns : spent.ns) sum += ns;
+    EXPECT_NEAR(static_cast<double>(sum), static_cast<double>((w.now - from).count()), 100);
+    return spent;
+  }
+  double Percent(const Ledger& l, Part part) {
+    return 100.0 * static_cast<double>(l[part]) / static_cast<double>((w.now - from).count());
+  }
+  World& w;
+  Nanos from;
+  std::map<uint64_t, std::vector<LedgerRing>> rings;
+  std::map<uint64_t, Ledger> begun;
+};
+
+TEST(Ledgers, WhoWaitsKnowsForWhom) {
+  World w;
+  FakeTenant& a = w.Add(Promised(25));
+  FakeTenant& b = w.Add(Promised(75));
+  w.RunFor(seconds(1));
+  Books books(w);
+  const Ledger spent = books.After(seconds(3), a);
+  EXPECT_NEAR(books.Percent(spent, Part::kGpu), 25, 2);
+  EXPECT_NEAR(books.Percent(spent, Part::kTurn), 75, 3);
+  ASSERT_FALSE(spent.waited_for.empty());
+  EXPECT_EQ(spent.waited_for[0].first, b.id());
+  EXPECT_GT(spent.waited_for[0].second, spent[Part::kTurn] * 9 / 10);
+}
+
+TEST(Ledgers, ACapIsACap) {
+  World w;
+  FakeTenant& a = w.Add({.guaranteed = Percent::Of(30), .cap = Percent::Of(30)});
+  w.RunFor(seconds(1));
+  Books books(w);
+  const Ledger spent = books.After(seconds(3), a);
+  EXPECT_NEAR(books.Percent(spent, Part::kGpu), 30, 2);
+  EXPECT_NEAR(books.Percent(spent, Part::kCap), 70, 3);
+}
+
+TEST(Ledgers, AHostThatIsBusyElsewhere) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50), microseconds(400));
+  FakeTenant& b = w.Add(Promised(50));
+  b.Want(false);
+  w.RunFor(milliseconds(100));
+  Books books(w);
+  Ledger spent;
+  for (int i = 0; i < 400; ++i) {
+    a.Want(true);
+    books.After(w.step, a);
+    a.Want(false);
+    spent = books.After(milliseconds(5), a);
+  }
+  EXPECT_GT(books.Percent(spent, Part::kHost), 50);
+  EXPECT_GT(books.Percent(spent, Part::kGpu), 5);
+  EXPECT_LT(books.Percent(spent, Part::kTurn) + books.Percent(spent, Part::kCap), 2);
+  // In blocking copies the host asks for nothing either; the shim says how long.
+  const int64_t before = spent.copying_ns;
+  a.meter().copy_ns = a.meter().copy_ns + 70'000'000;
+  EXPECT_EQ(books.After(milliseconds(1500), a).copying_ns - before, 70'000'000);
+}
+
+TEST(Ledgers, PausedAloneAndAbsent) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50));
+  Books alone(w);
+  EXPECT_NEAR(alone.Percent(alone.After(seconds(1), a), Part::kAlone), 100, 1);
+  w.Add(Promised(50)).Want(false);
+  w.core.Pause(a.id(), 0, PausedBy::kOperator, true);
+  w.due = w.now;  // whoever changes something rings
+  w.RunFor(milliseconds(100));
+  Books paused(w);
+  EXPECT_GT(paused.Percent(paused.After(seconds(2), a), Part::kPaused), 95);
+  w.core.Pause(a.id(), 0, PausedBy::kOperator, false);
+  w.core.RemoveProcess(a.id(), FakeTenant::kSlot);
+  w.due = w.now;
+  w.RunFor(milliseconds(100));
+  Books absent(w);
+  EXPECT_GT(absent.Percent(absent.After(seconds(2), a), Part::kAbsent), 95);
+}
+
 TEST(Core, NobodyWantsItBellsAndSleep) {
   World w;
   FakeTenant& a = w.Add(Promised(50));

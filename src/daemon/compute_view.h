@@ -49,7 +49,8 @@ struct ShareView {
   bool shut = false;        // not its turn
   arbiter::SeatStats stats;
   MeterTotals totals;
-  History used_ns, gate_wait_ns;
+  arbiter::Nanos senseless_at = kLongAgo;  // when its counters last grew faster than they can
+  History used_ns, gate_wait_ns, wanted_ns;
 };
 using TenantView = std::vector<ShareView>;  // by share
 

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <spdlog/sinks/rotating_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -37,6 +39,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
   d->loop_ = std::move(*loop);
   Status s = d->WatchSignals();
   if (s.ok()) s = d->TakeMachine();
+  if (s.ok()) d->OpenLog();
   if (s.ok()) s = d->OpenDevices();
   if (s.ok()) s = d->TakeDevices();
   if (!s.ok()) return s.error();
@@ -54,6 +57,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
   if (!api.ok()) return api.error();
   d->api_ = std::move(*api);
   d->sampler_ = std::thread([self] { self->SampleForever(); });
+  if (d->source_->WatchFaults()) d->fault_watch_ = std::thread([self] { self->WatchFaults(); });
   d->empty_since_ns_ = MonotonicNs();
   if (options.private_daemon) d->loop_->SetTimer(kTick, [self] { self->OnTick(); });
   return d;
@@ -67,6 +71,8 @@ Daemon::~Daemon() {
   }
   sampler_wake_.notify_all();
   if (sampler_.joinable()) sampler_.join();
+  ending_ = true;
+  if (fault_watch_.joinable()) fault_watch_.join();
   if (node_ != nullptr)
     if (Status s = node_->SaveIfDirty(); !s.ok()) spdlog::warn("{}", s.error().message);
   if (machine_lock_.valid()) {
@@ -110,6 +116,22 @@ Status Daemon::TakeMachine() {
   if (!pid.valid() || ::write(pid.get(), text.data(), text.size()) < 0)
     return IoError("cannot write " + dir + "/divvyd.pid", errno);
   return {};
+}
+
+void Daemon::OpenLog() {
+  constexpr size_t kLogBytes = 10 << 20, kOldLogs = 2;
+  try {
+    if (options_.foreground)
+      spdlog::set_default_logger(spdlog::stderr_logger_mt("divvyd"));
+    else
+      spdlog::set_default_logger(spdlog::rotating_logger_mt(
+          "divvyd", options_.node.machine_dir + "/divvyd.log", kLogBytes, kOldLogs));
+    spdlog::flush_on(spdlog::level::info);
+  } catch (const spdlog::spdlog_ex&) {  // a full disk: the daemon goes on without a log
+    spdlog::set_level(spdlog::level::off);
+  }
+  log_ = std::make_unique<EventLog>(options_.journal);
+  events_.WriteTo([log = log_.get()](const Event& event) { log->Write(event); });
 }
 
 Status Daemon::OpenDevices() {
@@ -186,6 +208,7 @@ void Daemon::OnChange(bool has_tenants) {
 
 void Daemon::OnTick() {
   node_->Tick();
+  events_.Flush(WallClock());
   if (history_.Due(
           std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
               .count()))
@@ -221,6 +244,14 @@ void Daemon::SampleForever() {
     sampler_kicked_ = false;
     if (stopping_) return;
   }
+}
+
+void Daemon::WatchFaults() {
+  constexpr milliseconds kWait{200};  // how late the end of this daemon may be heard of
+  KernelLog log;
+  while (!ending_)
+    if (const std::optional<device::Fault> fault = source_->WaitFault(kWait))
+      node_->OnFault(*fault, log.Read());
 }
 
 void Daemon::Run() { loop_->Run(); }

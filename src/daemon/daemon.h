@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "src/daemon/api.h"
+#include "src/daemon/event_log.h"
 #include "src/daemon/events.h"
 #include "src/daemon/history.h"
 #include "src/daemon/loop.h"
@@ -35,6 +36,7 @@ class Daemon {
  private:
   explicit Daemon(const Options& options) : options_(options) {}
   Status TakeMachine();
+  void OpenLog();
   Status OpenDevices();
   Status OpenNvml(const std::string& library);
   Status TakeDevices();
@@ -42,6 +44,7 @@ class Daemon {
   void OnChange(bool has_tenants);
   void OnTick();
   void SampleForever();
+  void WatchFaults();
 
   const Options options_;
   UniqueFd machine_lock_;
@@ -50,6 +53,7 @@ class Daemon {
   uint64_t signals_watch_ = 0;
   std::unique_ptr<device::Source> source_;
   std::unique_ptr<Loop> loop_;
+  std::unique_ptr<EventLog> log_;
   Events events_;
   UseHistory history_;
   std::unique_ptr<Node> node_;
@@ -61,6 +65,8 @@ class Daemon {
   std::condition_variable sampler_wake_;
   bool sampler_kicked_ = false, stopping_ = false;
   std::thread sampler_;
+  std::atomic<bool> ending_ = false;
+  std::thread fault_watch_;
 };
 
 }  // namespace divvy::daemon

@@ -1,7 +1,6 @@
 // divvyd: one per machine, or one per simulated machine. Everything real is in daemon.h.
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -25,18 +24,12 @@ void Say(int fd, const std::string& line) {
 }
 
 // Whoever started us may be a shell or a pipe: neither its signals nor its end are ours.
-void Detach(const std::string& machine_dir) {
+void Detach() {
   ::setsid();
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int fd = 0; fd <= 2 && null >= 0; ++fd) ::dup2(null, fd);
   if (null > 2) ::close(null);
-  if (::chdir("/") != 0) return;
-  try {
-    spdlog::set_default_logger(spdlog::basic_logger_mt("divvyd", machine_dir + "/divvyd.log"));
-    spdlog::flush_on(spdlog::level::info);
-  } catch (const spdlog::spdlog_ex&) {  // a full disk: the daemon goes on without a log
-    spdlog::set_level(spdlog::level::off);
-  }
+  [[maybe_unused]] const int ignored = ::chdir("/");
 }
 
 }  // namespace
@@ -54,7 +47,7 @@ int main(int argc, char** argv) {
     Say(options.ready_fd, "error: " + daemon.error().message);
     return 1;
   }
-  if (!options.foreground) Detach(options.node.machine_dir);
+  if (!options.foreground) Detach();
   spdlog::info("serving {}", options.node.machine_dir);
   Say(options.ready_fd, "ready");
   (*daemon)->Run();

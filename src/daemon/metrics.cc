@@ -10,6 +10,7 @@
 
 #include "src/daemon/metrics_page.h"
 #include "src/daemon/version.h"
+#include "src/region/layout.h"
 
 namespace divvy::daemon {
 namespace {
@@ -18,6 +19,12 @@ using enum Metric;
 using Clock = std::chrono::system_clock;
 
 const double kStarted = std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+
+constexpr auto kWaitBounds = [] {
+  std::array<double, region::kWaitBuckets - 1> seconds{};
+  for (size_t i = 0; i < seconds.size(); ++i) seconds[i] = region::kWaitBoundsUs[i] / 1e6;
+  return seconds;
+}();
 
 double SecondsOf(const timeval& t) {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
@@ -38,6 +45,9 @@ void AddDevice(MetricsPage& page, const DeviceFigures& d) {
   const auto bytes = [](uint64_t n) { return static_cast<double>(n); };
   page.Add<kDivvyDeviceInfo>(1, d.uuid, std::to_string(d.index), d.name, d.pci_bus_id);
   page.Add<kDivvyDeviceHealthy>(d.fault.empty(), d.uuid);
+  page.Add<kDivvyDeviceCordoned>(!d.cordon.empty(), d.uuid);
+  for (const auto& [xid, count] : d.xids)
+    page.Add<kDivvyDeviceXidsTotal>(bytes(count), d.uuid, std::to_string(xid));
   page.Add<kDivvyDeviceMemoryBytes>(bytes(d.total_bytes), d.uuid);
   page.Add<kDivvyDeviceMemoryUsedBytes>(bytes(d.used_bytes), d.uuid);
   page.Add<kDivvyDeviceMemoryDriverBytes>(bytes(d.driver_bytes), d.uuid);
@@ -65,13 +75,15 @@ void AddShare(MetricsPage& page, const TenantFigures& t, const ShareFigures& s,
   page.Add<kDivvyTenantComputeCapRatio>(t.cap_percent / 100, t.name, uuid);
   page.Add<kDivvyTenantComputePartRatio>(s.part_percent / 100, t.name, uuid);
   page.Add<kDivvyTenantComputeMetered>(s.metered, t.name, uuid);
-  page.Add<kDivvyTenantGpuSecondsTotal>(s.used_s, t.name, uuid);
+  page.Add<kDivvyTenantGpuSecondsTotal>(static_cast<double>(s.used_ns) / 1e9, t.name, uuid);
   page.Add<kDivvyTenantGpuPromisedSecondsTotal>(s.guaranteed_s, t.name, uuid);
   page.Add<kDivvyTenantWindowsTotal>(count(s.windows), t.name, uuid);
   page.Add<kDivvyTenantWindowOverrunsTotal>(count(s.overruns), t.name, uuid);
   page.Add<kDivvyTenantWaitsTotal>(count(s.waits), t.name, uuid);
   page.Add<kDivvyTenantGateWaitSecondsTotal>(s.gate_wait_s, t.name, uuid);
   page.Add<kDivvyTenantBoundWaitSecondsTotal>(s.bound_wait_s, t.name, uuid);
+  page.AddHistogram<kDivvyTenantWaitSeconds>(kWaitBounds, s.wait_buckets,
+                                             s.gate_wait_s + s.bound_wait_s, t.name, uuid);
   page.Add<kDivvyTenantForcedTotal>(count(s.forced), t.name, uuid);
   page.Add<kDivvyTenantOperationsTotal>(count(s.operations), t.name, uuid);
   page.Add<kDivvyTenantCopiedBytesTotal>(count(s.copied_bytes), t.name, uuid);

@@ -12,7 +12,8 @@ void TextOf200Tenants(benchmark::State& state) {
   for (unsigned d = 0; d < 8; ++d) f.devices.push_back({.uuid = "GPU-" + std::to_string(d)});
   for (unsigned t = 0; t < 200; ++t) {
     f.tenants.push_back({.name = "tenant-" + std::to_string(t), .refusals = {{"out_of_share", t}}});
-    f.tenants.back().shares.push_back({.device = t % 8, .measured = true, .used_s = t * 1.0 / 3});
+    f.tenants.back().shares.push_back(
+        {.device = t % 8, .measured = true, .used_ns = t * 333'333'333ull});
   }
   for (auto _ : state) benchmark::DoNotOptimize(MetricsText(f, {}, {}));
 }

@@ -34,10 +34,29 @@ void AppendNumber(std::string& out, double value) {
 
 }  // namespace
 
-void MetricsPage::Write(size_t row, double value, std::span<const std::string_view> labels) {
+void MetricsPage::WriteHistogram(size_t row, std::span<const double> bounds,
+                                 std::span<const uint64_t> counts, double sum,
+                                 std::span<const std::string_view> labels) {
+  uint64_t so_far = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    so_far += counts[i];
+    std::string bound = "+Inf";
+    if (i < bounds.size()) {
+      bound.clear();
+      AppendNumber(bound, bounds[i]);
+    }
+    Write(row, static_cast<double>(so_far), labels, "_bucket", bound);
+  }
+  Write(row, sum, labels, "_sum");
+  Write(row, static_cast<double>(so_far), labels, "_count");
+}
+
+void MetricsPage::Write(size_t row, double value, std::span<const std::string_view> labels,
+                        std::string_view suffix, std::string_view bound) {
   const MetricRow& metric = rows_[row];
   std::string& out = samples_[row];
   out += metric.name;
+  out += suffix;
   for (size_t i = 0; i < labels.size(); ++i) {
     out += i == 0 ? '{' : ',';
     out += metric.labels[i];
@@ -45,7 +64,13 @@ void MetricsPage::Write(size_t row, double value, std::span<const std::string_vi
     AppendEscaped(out, labels[i]);
     out += '"';
   }
-  out += labels.empty() ? " " : "} ";
+  if (!bound.empty()) {
+    out += labels.empty() ? '{' : ',';
+    out += "le=\"";
+    out += bound;
+    out += '"';
+  }
+  out += labels.empty() && bound.empty() ? " " : "} ";
   AppendNumber(out, value);
   out += '\n';
 }

@@ -39,11 +39,26 @@ class MetricsPage {
     Write(kRow, value, values);
   }
 
+  // One histogram: `counts` by the upper bounds of `bounds`, and a last one for what is above; not
+  // cumulative. `sum` is of all that was observed.
+  template <auto metric, typename... Labels>
+  void AddHistogram(std::span<const double> bounds, std::span<const uint64_t> counts, double sum,
+                    const Labels&... labels) {
+    constexpr auto kRow = static_cast<size_t>(metric);
+    static_assert(MetricRows<decltype(metric)>::kRows[kRow].label_count == sizeof...(labels),
+                  "a value for each label of the table");
+    const std::array<std::string_view, sizeof...(labels)> values{std::string_view(labels)...};
+    WriteHistogram(kRow, bounds, counts, sum, values);
+  }
+
   // Metrics without samples are left out. `only`: the names wanted; empty = all.
   std::string Text(const std::vector<std::string>& only) const;
 
  private:
-  void Write(size_t row, double value, std::span<const std::string_view> labels);
+  void Write(size_t row, double value, std::span<const std::string_view> labels,
+             std::string_view suffix = "", std::string_view bound = "");
+  void WriteHistogram(size_t row, std::span<const double> bounds, std::span<const uint64_t> counts,
+                      double sum, std::span<const std::string_view> labels);
 
   std::span<const MetricRow> rows_;
   std::vector<std::string> samples_;  // by row

@@ -17,7 +17,9 @@ Figures Full() {
                        .total_bytes = 80ull << 30,
                        .used_bytes = 2,
                        .promised_bytes = 40ull << 30,
-                       .compute_promised_percent = 25});
+                       .compute_promised_percent = 25,
+                       .cordon = "Xid 79",
+                       .xids = {{79, 2}}});
   TenantFigures t{.id = 1,
                   .name = "a",
                   .share_class = "latency",
@@ -35,7 +37,10 @@ Figures Full() {
                       .over = true,
                       .metered = true,
                       .used_percent_1s = 12.5,
-                      .used_s = 1.25});
+                      .used_ns = 1'250'000'000,
+                      .gate_wait_s = 1.5,
+                      .bound_wait_s = 0.25,
+                      .wait_buckets = {5, 0, 2, 0, 0, 0, 0, 0, 0, 1}});
   f.tenants.push_back(t);
   return f;
 }
@@ -65,6 +70,20 @@ TEST(Metrics, FiguresAreTheirs) {
         "divvy_tenant_refusals_total{tenant=\"a\",cause=\"out_of_share\"} 3",
         "divvy_tenant_findings{tenant=\"a\",device=\"GPU-1\",code=\"no_hello\"} 2"})
     EXPECT_TRUE(HasLine(page, line)) << line << "\n" << page;
+}
+
+TEST(Metrics, AHistogramIsCumulative) {
+  const std::string page = MetricsText(Full(), {}, {"divvy_tenant_wait_seconds"});
+  for (const char* line :
+       {"divvy_tenant_wait_seconds_bucket{tenant=\"a\",device=\"GPU-1\",le=\"1e-04\"} 5",
+        "divvy_tenant_wait_seconds_bucket{tenant=\"a\",device=\"GPU-1\",le=\"5e-04\"} 7",
+        "divvy_tenant_wait_seconds_bucket{tenant=\"a\",device=\"GPU-1\",le=\"0.25\"} 7",
+        "divvy_tenant_wait_seconds_bucket{tenant=\"a\",device=\"GPU-1\",le=\"+Inf\"} 8",
+        "divvy_tenant_wait_seconds_sum{tenant=\"a\",device=\"GPU-1\"} 1.75",
+        "divvy_tenant_wait_seconds_count{tenant=\"a\",device=\"GPU-1\"} 8"})
+    EXPECT_TRUE(HasLine(page, line)) << line << "\n" << page;
+  EXPECT_TRUE(HasLine(MetricsText(Full(), {}, {}),
+                      "divvy_device_xids_total{device=\"GPU-1\",xid=\"79\"} 2"));
 }
 
 TEST(Metrics, WhatIsNotKnownIsNotExported) {

@@ -32,6 +32,7 @@
 #include "src/daemon/request.h"
 #include "src/daemon/socket.h"
 #include "src/daemon/tenant.h"
+#include "src/daemon/xid.h"
 #include "src/device/source.h"
 
 namespace divvy::daemon {
@@ -65,7 +66,12 @@ class Node {
   Status DeleteTenant(const std::string& name, bool force);
   nlohmann::json StatusJson() const;
   nlohmann::json DevicesJson() const;
+  Result<nlohmann::json> PatchDevice(const std::string& name, const DevicePatch& patch);
+  Result<nlohmann::json> Why(const std::string& name) const;    // node_why.cc
   Result<nlohmann::json> TenantsJson(const std::string& name);  // "" = all
+
+  // A fault that the driver reported; `lines`: what the kernel's log has said since the last one.
+  void OnFault(const device::Fault& fault, const std::vector<XidLine>& lines);
 
   Figures CollectFigures() const;  // node_figures.cc; one short hold of the lock
 
@@ -114,7 +120,9 @@ class Node {
     device::Reading reading;
     uint64_t read_ns = 0;
     uint64_t readings = 0;
-    std::string fault;  // why there is no fresh reading; "" = healthy
+    std::string fault;   // why there is no fresh reading; "" = healthy
+    std::string cordon;  // why it takes no new tenants; "" = it does
+    std::map<uint64_t, uint64_t> xids;
     std::vector<DeviceBooks::Outside> outside;
     Bytes outside_unlisted, driver;
     std::array<uint64_t, 3> free_history{};  // newest first
@@ -143,6 +151,9 @@ class Node {
   Tenant* FindTenant(const std::string& name);
   Tenant* FindTenant(uint64_t id);
   void Tell(Event event);
+  void Cordon(unsigned device, const std::string& reason);
+  nlohmann::json DeviceJson(unsigned device) const;
+  void TellEnd(const Tenant& tenant, const Process& process);
 
   // node_adopt.cc
   Status Adopt(TenantRecord record);
@@ -164,6 +175,7 @@ class Node {
   void Release(Tenant& tenant, uint32_t slot);
   void Credit(Tenant& tenant, Process& process, unsigned share, uint64_t units);
   void HarvestEvents(Tenant& tenant);
+  static void NoteRefusal(Tenant& tenant, uint64_t now_ns);  // node_why.cc
 
   // node_sample.cc
   void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
@@ -185,7 +197,6 @@ class Node {
   std::vector<ComputePromise> ComputePromises(unsigned device, const std::string& but = "") const;
   void JoinCompute(Tenant& tenant);
   void PublishTerms(Tenant& tenant);
-  nlohmann::json ComputeJson(const Tenant& tenant, unsigned share, const TenantView& view) const;
   void AuditCompute(unsigned device, const std::vector<device::ProcessUse>& uses);
   void EndRecording(Tenant& tenant, uint64_t now);
   void TellCompute(Tenant& tenant);  // what the arbiter saw since the last tick, as events

@@ -1,5 +1,6 @@
 // The node: what it takes over from the daemon before it, and what it keeps for the one after.
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -31,11 +32,24 @@ Status Node::Start() {
     state = State{};
   }
   learned_.Load(state->learned);
+  for (unsigned d = 0; d < devices_.size(); ++d)
+    if (const auto it = state->cordons.find(device::ToString(source_.devices()[d].uuid));
+        it != state->cordons.end())
+      devices_[d].cordon = it->second;
   for (TenantRecord& record : state->tenants) {
     const std::string name = record.name;
     if (Status s = Adopt(std::move(record)); !s.ok())
-      Tell({.tenant = name, .cause = "not_adopted", .message = s.error().message});
+      Tell({.cause = "not_adopted", .tenant = name, .message = s.error().message});
   }
+  const std::string who = "divvyd pid " + std::to_string(::getpid());
+  if (state->tenants.empty())
+    Tell({.cause = "started", .pid = ::getpid(), .message = who + " serves this machine"});
+  else
+    Tell({.cause = "takeover",
+          .pid = ::getpid(),
+          .message = who + " took over " + std::to_string(tenants_.size()) + " of " +
+                     std::to_string(state->tenants.size()) +
+                     " tenants from the one before, whose events are gone"});
   // Folders of tenants that ended while no daemon looked.
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(tenants_dir, ignored))
@@ -77,8 +91,8 @@ Status Node::Adopt(TenantRecord record) {
         if (p.pid == id.pid) tenant.shares[s].unattached_bytes += p.used.value_or(Bytes{}).n;
     PublishOverhead(tenant, s);
   }
-  Tell({.tenant = tenant.record.name,
-        .cause = "adopted",
+  Tell({.cause = "adopted",
+        .tenant = tenant.record.name,
         .message = "adopted after a restart; " + std::to_string(tenant.awaited.size()) +
                    " processes are awaited"});
   return {};
@@ -95,7 +109,12 @@ Status Node::SaveState() {
     }
     texts.push_back(&tenant.saved);
   }
-  Status s = SaveStateFile(StatePath(options_), texts, learned_.ToJson(), options_.private_daemon);
+  std::map<std::string, std::string> cordons;
+  for (unsigned d = 0; d < devices_.size(); ++d)
+    if (!devices_[d].cordon.empty())
+      cordons[device::ToString(source_.devices()[d].uuid)] = devices_[d].cordon;
+  Status s = SaveStateFile(StatePath(options_), texts, learned_.ToJson(), options_.private_daemon,
+                           cordons);
   if (s.ok()) dirty_ = false;
   return s;
 }

@@ -34,10 +34,12 @@ void Node::Report(Tenant& tenant, unsigned device, const std::string& code, pid_
   finding->time =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   finding->action = ToString(options_.audit);
-  Tell({.tenant = tenant.record.name,
+  Tell({.kind = "finding",
+        .cause = code,
+        .severity = Severity::kError,
+        .tenant = tenant.record.name,
         .pid = pid,
         .device = uuid,
-        .cause = code,
         .bytes = bytes,
         .message = message + " (" + finding->action + ")"});
   if (options_.audit == AuditAction::kGate)

@@ -8,8 +8,6 @@
 namespace divvy::daemon {
 namespace {
 
-using Json = nlohmann::json;
-
 ComputeTerms TermsOf(const ShareSpec& share) {
   ComputeTerms terms{.guaranteed = share.compute, .cap = share.compute_max, .weight = share.weight};
   switch (share.share_class) {
@@ -26,14 +24,8 @@ ComputeTerms TermsOf(const ShareSpec& share) {
   return terms;
 }
 
-double Rounded(double percent) { return std::round(percent * 100) / 100; }
-
 uint32_t PercentMilli(double fraction) {  // whole percents
   return static_cast<uint32_t>(std::lround(std::clamp(fraction, 0.0, 1.0) * 100)) * 1000;
-}
-
-double PercentOf(const History& history, arbiter::Nanos now, std::chrono::seconds span) {
-  return Rounded(history.Rate(now, span) / 1e9 * 100);
 }
 
 }  // namespace
@@ -58,39 +50,6 @@ void Node::PublishTerms(Tenant& tenant) {
   compute_.SetTerms(tenant.id, TermsOf(tenant.record.share));
   for (unsigned s = 0; s < tenant.shares.size(); ++s)
     compute_.Pause(tenant.id, s, PausedBy::kOperator, tenant.record.share.paused);
-}
-
-Json Node::ComputeJson(const Tenant& tenant, unsigned share, const TenantView& view) const {
-  const ShareSpec& spec = tenant.record.share;
-  Json out{{"percent", spec.compute.milli / 1000.0},
-           {"max_percent", spec.compute_max.milli / 1000.0},
-           {"class", ToString(spec.share_class)},
-           {"weight", spec.weight},
-           {"paused", spec.paused}};
-  const ShareView v = share < view.size() ? view[share] : ShareView{};
-  const arbiter::Nanos now(MonotonicNs());
-  out["part_percent"] = Rounded(v.part_percent);
-  out["metered"] = v.metered;
-  out["used_percent_1s"] =
-      v.metered ? Json(PercentOf(v.used_ns, now, std::chrono::seconds(1))) : Json();
-  out["used_percent_60s"] =
-      v.metered ? Json(PercentOf(v.used_ns, now, std::chrono::seconds(60))) : Json();
-  out["used_ns"] = v.stats.used.count();
-  out["windows"] = v.stats.windows;
-  out["waits"] = v.totals.waits;
-  out["gate_wait_percent"] = PercentOf(v.gate_wait_ns, now, std::chrono::seconds(1));
-  out["forced"] = v.totals.forced;
-  out["operations"] = v.totals.operations;
-  out["launches"] = v.totals.launches;
-  out["copied_bytes"] = v.totals.copied_bytes;
-  out["overruns"] = v.stats.overruns;
-  out["faults"] = v.stats.faults;
-  out["distrusted"] = v.stats.distrusted;
-  out["entangled"] = v.stats.entangled;
-  out["stalled"] = v.stats.stalled;
-  out["light"] = v.stats.light;
-  out["throttled_by_cap"] = v.stats.throttled;
-  return out;
 }
 
 // A tenant whose markers tell of less work than the driver sees has found a way around the meter.
@@ -153,17 +112,17 @@ void Node::TellCompute(Tenant& tenant) {
     if (stats.faults == share.faults_told && stats.overruns == share.overruns_told) continue;
     const std::string uuid = device::ToString(source_.devices()[share.device].uuid);
     if (stats.faults > share.faults_told)
-      Tell({.tenant = tenant.record.name,
+      Tell({.cause = "garbage_markers",
+            .tenant = tenant.record.name,
             .device = uuid,
-            .cause = "garbage_markers",
             .message = "its work counters made no sense " +
                        std::to_string(stats.faults - share.faults_told) +
                        " times; it is billed for all the time it may run"});
     if (stats.overruns > share.overruns_told)
       Tell(
-          {.tenant = tenant.record.name,
+          {.cause = "overrun",
+           .tenant = tenant.record.name,
            .device = uuid,
-           .cause = "overrun",
            .message = "its work outlived its window by more than the grace " +
                       std::to_string(stats.overruns - share.overruns_told) + " times" +
                       (stats.entangled ? "; it waits for another tenant, both run together" : "")});

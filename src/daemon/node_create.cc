@@ -44,8 +44,11 @@ std::vector<unsigned> Node::RoomiestDevices(unsigned count, Percent compute) con
   std::iota(all.begin(), all.end(), 0u);
   std::vector<Bytes> room;
   for (const unsigned d : all) room.push_back(FreeToPromise(BooksOf(d)));
-  std::vector<bool> fits;  // those whose compute is promised come last
-  for (const unsigned d : all) fits.push_back(compute <= FreeToPromise(ComputePromises(d)));
+  std::vector<int> fits;  // those whose compute is promised come last, and last of all the cordoned
+  for (const unsigned d : all)
+    fits.push_back(!devices_[d].cordon.empty()                    ? 0
+                   : compute <= FreeToPromise(ComputePromises(d)) ? 2
+                                                                  : 1);
   std::stable_sort(all.begin(), all.end(), [&](unsigned a, unsigned b) {
     return fits[a] != fits[b] ? fits[a] : room[a] > room[b];
   });
@@ -116,8 +119,9 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
     if (wait && leaving && ended_.wait_until(lock, deadline) == std::cv_status::no_timeout)
       continue;
     if (s.error().code == ErrorCode::kNoRoom)
-      Tell({.tenant = record.name,
-            .cause = "no_room",
+      Tell({.cause = "no_room",
+            .tenant = record.name,
+            .pid = request.runner_pid,
             .bytes = record.share.mem.n,
             .message = s.error().message});
     return s.error();
@@ -133,9 +137,9 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
     return Unavailable(s.error().message + ": a tenant that a restart would forget is not made");
   }
   for (const unsigned d : *devices) Publish(d);
-  Tell({.tenant = tenant.record.name,
+  Tell({.cause = "created",
+        .tenant = tenant.record.name,
         .pid = tenant.record.runner.pid,
-        .cause = "created",
         .bytes = tenant.record.share.mem.n,
         .message = "share of " + ToText(tenant.record.share)});
   on_change_(true);
@@ -151,6 +155,11 @@ Status Node::MayBeMade(const TenantRecord& record, const std::vector<unsigned>& 
     if (!devices_[d].fault.empty())
       return Unavailable("GPU " + std::to_string(source_.devices()[d].index) + ": " +
                          devices_[d].fault);
+    const std::string index = std::to_string(source_.devices()[d].index);
+    if (!devices_[d].cordon.empty())
+      return Unavailable("GPU " + index +
+                         " is cordoned, it takes no new tenants: " + devices_[d].cordon +
+                         "; choose another, or `divvy devices --uncordon " + index + "`");
     PublishLimits(d);  // takes back what others use above their promise while they can
     Status s = Admit(BooksOf(d), record.share.mem, record.overcommit);
     if (s.ok())

@@ -9,6 +9,8 @@ namespace {
 
 constexpr size_t kCommandShown = 120;
 constexpr double kNanosPerSecond = 1e9;
+constexpr std::chrono::seconds kSenselessShown{
+    10};  // how long counters that made no sense are told
 
 std::string Joined(const std::vector<std::string>& command) {
   std::string out;
@@ -30,8 +32,13 @@ void AddCompute(const ShareView& view, ShareFigures& out) {
   out.shut_by_cap = view.stats.throttled;
   out.used_percent_1s = percent(view.used_ns, std::chrono::seconds(1));
   out.used_percent_60s = percent(view.used_ns, std::chrono::seconds(60));
+  // At least what it got: used time is known at once, the rest at the ledger's next entry.
+  out.wanted_percent_1s =
+      std::max(out.used_percent_1s, percent(view.wanted_ns, std::chrono::seconds(1)));
+  out.wanted_percent_60s =
+      std::max(out.used_percent_60s, percent(view.wanted_ns, std::chrono::seconds(60)));
   out.gate_wait_percent = percent(view.gate_wait_ns, std::chrono::seconds(1));
-  out.used_s = static_cast<double>(view.stats.used.count()) / kNanosPerSecond;
+  out.used_ns = static_cast<uint64_t>(view.stats.used.count());
   out.gate_wait_s = static_cast<double>(view.totals.gate_wait_ns) / kNanosPerSecond;
   out.bound_wait_s = static_cast<double>(view.totals.bound_wait_ns) / kNanosPerSecond;
   out.windows = view.stats.windows;
@@ -40,7 +47,13 @@ void AddCompute(const ShareView& view, ShareFigures& out) {
   out.waits = view.totals.waits;
   out.forced = view.totals.forced;
   out.operations = view.totals.operations;
+  out.launches = view.totals.launches;
+  out.wait_buckets = view.totals.wait_buckets;
   out.copied_bytes = view.totals.copied_bytes;
+  out.distrusted = view.stats.distrusted || now - view.senseless_at < kSenselessShown;
+  out.entangled = view.stats.entangled;
+  out.stalled = view.stats.stalled;
+  out.light = view.stats.light;
 }
 
 }  // namespace
@@ -55,13 +68,16 @@ DeviceFigures Node::FiguresOf(unsigned device) const {
                     .index = info.index,
                     .total_bytes = info.total.n,
                     .used_bytes = state.reading.used.n,
+                    .free_bytes = state.reading.free.n,
                     .driver_bytes = state.driver.n,
                     .outside_bytes = OutsideSum(books).n,
                     .free_to_promise_bytes = FreeToPromise(books).n,
                     .readings = state.readings,
                     .outside_processes = static_cast<unsigned>(state.outside.size()),
                     .tenants = static_cast<unsigned>(state.shares.size()),
-                    .fault = state.fault};
+                    .fault = state.fault,
+                    .cordon = state.cordon,
+                    .xids = state.xids};
   for (const auto& [tenant, s] : state.shares) {
     out.promised_bytes += tenant->record.share.mem.n;
     out.leaving_bytes += LeavingBytes(*tenant, s);
@@ -98,9 +114,11 @@ TenantFigures Node::FiguresOf(const Tenant& tenant) const {
         .promised_bytes = r.share.mem.n,
         .used_bytes = UsedBytes(tenant, s),
         .charged_bytes = ChargedBytes(tenant, s),
+        .charged_peak_bytes = ChargedPeakBytes(tenant, s),
         .contexts_bytes = KindBytes(tenant, s, region::Kind::kContext),
         .leaving_bytes = LeavingBytes(tenant, s),
         .nvml_bytes = share.nvml_bytes,
+        .unattached_bytes = share.unattached_bytes,
         .overhead_bytes = share.overhead.bytes() + static_cast<int64_t>(share.unattached_bytes),
         .measured = share.measured,
         .shut_by_audit = share.gated,

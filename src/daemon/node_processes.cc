@@ -31,8 +31,8 @@ void Node::OnListener(uint64_t tenant_id) {
       UniqueFd dropped(::accept4(tenant->listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
       dropped.reset();
       spare_fd_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-      Tell({.tenant = tenant->record.name,
-            .cause = "no_descriptors",
+      Tell({.cause = "no_descriptors",
+            .tenant = tenant->record.name,
             .message = "a process was turned away: divvyd has no descriptor left (ulimit -n)"});
       return;
     }
@@ -69,7 +69,7 @@ void Node::OnConnection(uint64_t connection_id) {
     return;
   }
   if (const Tenant* tenant = FindTenant(connection.tenant))
-    Tell({.tenant = tenant->record.name, .cause = "bad_hello", .message = hello.error().message});
+    Tell({.cause = "bad_hello", .tenant = tenant->record.name, .message = hello.error().message});
   Refuse(connection_id, EPROTO, hello.error().message);
 }
 
@@ -112,9 +112,9 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
     return;
   }
   if (!MayJoin(*tenant, peer->pid, peer->uid)) {
-    Tell({.tenant = tenant->record.name,
+    Tell({.cause = "foreign_user",
+          .tenant = tenant->record.name,
           .pid = peer->pid,
-          .cause = "foreign_user",
           .message = "user " + std::to_string(peer->uid) + " may not join this tenant"});
     Refuse(connection_id, EPERM, "this tenant belongs to another user");
     return;
@@ -130,18 +130,18 @@ void Node::HandleHello(Connection& connection, uint64_t connection_id, const Hel
   // Before its first Hello its parents and its cgroup tell.
   if (const Tenant* own = FindTenant(TenantByAncestry(peer->pid, tenant->id));
       own && own != tenant) {
-    Tell({.tenant = tenant->record.name,
+    Tell({.cause = "foreign_process",
+          .tenant = tenant->record.name,
           .pid = peer->pid,
-          .cause = "foreign_process",
           .message = "a process of tenant '" + own->record.name + "' may not join this one"});
     Refuse(connection_id, EPERM, "this process belongs to tenant '" + own->record.name + "'");
     return;
   }
   Result<Process*> attached = Attach(*tenant, *peer, *id, hello);
   if (!attached.ok()) {
-    Tell({.tenant = tenant->record.name,
+    Tell({.cause = "not_attached",
+          .tenant = tenant->record.name,
           .pid = peer->pid,
-          .cause = "not_attached",
           .message = attached.error().message});
     Refuse(connection_id, attached.error().code == ErrorCode::kNoRoom ? ENOSPC : ESRCH,
            attached.error().message);
@@ -274,6 +274,7 @@ void Node::OnProcessEnd(uint64_t tenant_id, uint32_t slot) {
   if (it == tenant->processes.end() || it->second.state == Process::State::kLeaving) return;
   if (Alive(it->second.id)) return;  // a late call for the slot's former process
   HarvestEvents(*tenant);
+  TellEnd(*tenant, it->second);
   Bury(*tenant, it->second, Process::State::kLeaving);
   EndIfOver(*tenant);
 }
@@ -302,9 +303,9 @@ void Node::Bury(Tenant& tenant, Process& process, Process::State state) {
   on_change_(true);
   if (units == 0) return Release(tenant, process.slot);
   const Bytes leaving{units * region::kUnitBytes};
-  Tell({.tenant = tenant.record.name,
+  Tell({.cause = "leaving",
+        .tenant = tenant.record.name,
         .pid = process.id.pid,
-        .cause = "leaving",
         .bytes = leaving.n,
         .message = ToString(leaving) + " of a process that " +
                    (state == Process::State::kLeaving ? "ended" : "replaced its program") +
@@ -357,10 +358,12 @@ void Node::HarvestEvents(Tenant& tenant) {
     tenant.event_sequence[i] = sequence;
     if (cause == 0 || cause >= std::size(kCauses)) continue;
     ++tenant.refusals[kCauses[cause]];
+    if (cause != static_cast<uint16_t>(region::EventCause::kDegraded))
+      NoteRefusal(tenant, MonotonicNs());
     const auto process = tenant.processes.find(slot);
-    Event event{.tenant = tenant.record.name,
+    Event event{.cause = kCauses[cause],
+                .tenant = tenant.record.name,
                 .pid = process == tenant.processes.end() ? 0 : process->second.id.pid,
-                .cause = kCauses[cause],
                 .bytes = bytes,
                 .limit_bytes = limit,
                 .symbol = symbol};

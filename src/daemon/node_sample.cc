@@ -74,16 +74,16 @@ void Node::Sample(unsigned device) {
   const std::lock_guard lock(mutex_);
   if (!reading.ok()) {
     if (devices_[device].fault.empty())
-      Tell({.device = device::ToString(source_.devices()[device].uuid),
-            .cause = "device_fault",
+      Tell({.cause = "device_fault",
+            .device = device::ToString(source_.devices()[device].uuid),
             .message = reading.error().message});
     devices_[device].fault = reading.error().message;
     ReleaseUnread(device);
     return;
   }
   if (!devices_[device].fault.empty())
-    Tell({.device = device::ToString(source_.devices()[device].uuid),
-          .cause = "device_recovered",
+    Tell({.cause = "device_recovered",
+          .device = device::ToString(source_.devices()[device].uuid),
           .message = "NVML answers again"});
   AuditCompute(device, uses);
   Apply(device, *reading, begin_ns, before);

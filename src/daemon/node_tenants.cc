@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "src/abi/generated/driver_fns.h"
 #include "src/base/cgroup.h"
 #include "src/base/paths.h"
 #include "src/daemon/node.h"
@@ -54,7 +56,30 @@ Node::Node(NodeOptions options, device::Source& source, Loop& loop, Events& even
 
 Node::~Node() = default;
 
-void Node::Tell(Event event) { events_.Add(std::move(event), WallClock()); }
+void Node::Tell(Event event) {
+  if (event.pid != 0 && event.command.empty()) {
+    if (const Tenant* tenant = FindTenant(event.tenant))
+      for (const auto& [slot, process] : tenant->processes)
+        if (process.id.pid == event.pid) event.command = process.command;
+    if (event.command.empty()) event.command = CommandOf(event.pid);
+  }
+  if (event.symbol != 0 && event.symbol < abi::kDriverSymbolCount)
+    event.call = abi::driver_name(static_cast<abi::DriverSymbol>(event.symbol));
+  events_.Add(std::move(event), WallClock());
+}
+
+// A process that did not end by itself and well. How it ended is not always to be known.
+void Node::TellEnd(const Tenant& tenant, const Process& process) {
+  const std::optional<int> end = EndOf(process.pidfd.get(), process.id);
+  if (!end || *end == 0) return;
+  const bool asked_for =
+      WIFSIGNALED(*end) && (WTERMSIG(*end) == SIGTERM || WTERMSIG(*end) == SIGINT || tenant.ending);
+  Tell({.cause = WIFSIGNALED(*end) && !asked_for ? "crashed" : "failed",
+        .tenant = tenant.record.name,
+        .pid = process.id.pid,
+        .command = process.command,
+        .message = DescribeEnd(*end)});
+}
 
 Tenant* Node::FindTenant(const std::string& name) {
   for (auto& [id, tenant] : tenants_)
@@ -210,10 +235,18 @@ Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPa
   for (const unsigned d : devices) Publish(d);
   tenant->segments->WakePolicyWaiters();
   tenant->segments->WakeRoomWaiters();
-  Tell({.tenant = name,
-        .cause = "changed",
-        .bytes = next->mem.n,
-        .message = "share is now " + ToText(*next)});
+  if (next->paused != before.paused)
+    Tell({.cause = next->paused ? "paused" : "resumed",
+          .tenant = name,
+          .message = next->paused ? "submits no more GPU work, keeps its memory" : "goes on"});
+  ShareSpec but_for_pause = *next;
+  but_for_pause.paused = before.paused;
+  if (ToText(but_for_pause) != ToText(before) || next->mem_max != before.mem_max ||
+      next->on_full_wait_ms != before.on_full_wait_ms)
+    Tell({.cause = "changed",
+          .tenant = name,
+          .bytes = next->mem.n,
+          .message = "share is now " + ToText(*next)});
   return TenantJson(*tenant);
 }
 
@@ -314,7 +347,7 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
   cgroup::Remove(its_cgroup);
   if (Status s = SaveState(); !s.ok()) dirty_ = true;
   for (const unsigned d : devices) Publish(d);
-  Tell({.tenant = name, .cause = why, .message = "its share is free again"});
+  Tell({.cause = why, .tenant = name, .message = "its share is free again"});
   events_.Forget(name);
   ended_.notify_all();
   on_change_(!tenants_.empty());

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "src/daemon/node.h"
 #include "src/daemon/version.h"
@@ -16,6 +17,90 @@ const char* const kKindNames[region::kKinds] = {"linear", "managed", "array",  "
 Json FindingJson(const Finding& f) {
   return {{"code", f.code}, {"pid", f.pid},       {"device", f.device}, {"bytes", f.bytes},
           {"time", f.time}, {"action", f.action}, {"active", f.active}, {"message", f.message}};
+}
+
+// One device; `f` are its figures.
+Json JsonOf(const DeviceFigures& f, const device::Reading& reading, uint64_t context_bytes,
+            Json tenants, Json outside) {
+  return {{"uuid", f.uuid},
+          {"index", f.index},
+          {"name", f.name},
+          {"pci_bus_id", f.pci_bus_id},
+          {"total_bytes", f.total_bytes},
+          {"used_bytes", f.used_bytes},
+          {"free_bytes", f.free_bytes},
+          {"driver_reserved_bytes", f.driver_bytes},
+          {"outside_bytes", f.outside_bytes},
+          {"promised_bytes", f.promised_bytes},
+          {"leaving_bytes", f.leaving_bytes},
+          {"free_to_promise_bytes", f.free_to_promise_bytes},
+          {"context_bytes", context_bytes},
+          {"readings", f.readings},
+          {"lists_processes", reading.lists_processes},
+          {"tenants", std::move(tenants)},
+          {"outside", std::move(outside)},
+          {"health", f.fault.empty() ? "ok" : f.fault},
+          {"cordoned", !f.cordon.empty()},
+          {"cordon_reason", f.cordon}};
+}
+
+double Rounded(double percent) { return std::round(percent * 100) / 100; }
+
+Json ComputeJson(const TenantFigures& t, const ShareFigures& f) {
+  return {{"percent", t.guaranteed_percent},
+          {"max_percent", t.cap_percent},
+          {"class", t.share_class},
+          {"weight", t.weight},
+          {"paused", t.paused},
+          {"part_percent", Rounded(f.part_percent)},
+          {"metered", f.metered},
+          {"used_percent_1s", f.metered ? Json(Rounded(f.used_percent_1s)) : Json()},
+          {"used_percent_60s", f.metered ? Json(Rounded(f.used_percent_60s)) : Json()},
+          {"wanted_percent_1s", f.metered ? Json(Rounded(f.wanted_percent_1s)) : Json()},
+          {"wanted_percent_60s", f.metered ? Json(Rounded(f.wanted_percent_60s)) : Json()},
+          {"used_ns", f.used_ns},
+          {"windows", f.windows},
+          {"waits", f.waits},
+          {"gate_wait_percent", Rounded(f.gate_wait_percent)},
+          {"forced", f.forced},
+          {"operations", f.operations},
+          {"launches", f.launches},
+          {"copied_bytes", f.copied_bytes},
+          {"overruns", f.overruns},
+          {"faults", f.faults},
+          {"distrusted", f.distrusted},
+          {"entangled", f.entangled},
+          {"stalled", f.stalled},
+          {"light", f.light},
+          {"throttled_by_cap", f.shut_by_cap}};
+}
+
+// One share; `f` are its figures.
+Json ShareJson(const ShareSpec& spec, const TenantFigures& t, const ShareFigures& f,
+               const device::Info& info, const std::string& fault, uint64_t context_bytes,
+               Json kinds) {
+  return {{"device", device::ToString(info.uuid)},
+          {"index", info.index},
+          {"limit_bytes", f.limit_bytes},
+          {"promised_bytes", f.promised_bytes},
+          {"limit_max_bytes", spec.mem_max.n},
+          {"used_bytes", f.used_bytes},
+          {"charged_bytes", f.charged_bytes},
+          {"charged_peak_bytes", f.charged_peak_bytes},
+          {"nvml_bytes", f.nvml_bytes},
+          {"kinds", std::move(kinds)},
+          {"overhead_bytes", f.overhead_bytes},
+          {"unattached_bytes", f.unattached_bytes},
+          {"context_bytes", context_bytes},
+          {"leaving_bytes", f.leaving_bytes},
+          {"measured", f.measured},
+          {"health", fault.empty() ? "ok" : fault},
+          {"over", f.over},
+          {"gated", f.shut_by_audit},
+          {"compute_percent", t.guaranteed_percent},
+          {"compute_max_percent", t.cap_percent},
+          {"weight", t.weight},
+          {"compute", ComputeJson(t, f)}};
 }
 
 }  // namespace
@@ -37,85 +122,38 @@ Json Node::StatusJson() const {
           {"private", options_.private_daemon}};
 }
 
+Json Node::DeviceJson(unsigned d) const {
+  const DeviceState& state = devices_[d];
+  Json tenants = Json::array(), outside = Json::array();
+  for (const auto& [tenant, s] : state.shares) tenants.push_back(tenant->record.name);
+  for (const DeviceBooks::Outside& o : state.outside)
+    outside.push_back({{"pid", o.pid}, {"command", o.command}, {"used_bytes", o.used.n}});
+  const Bytes context =
+      learned_.Context(Learned::Key(source_.devices()[d].name, source_.driver_version(), ""));
+  return JsonOf(FiguresOf(d), state.reading, context.n, std::move(tenants), std::move(outside));
+}
+
 Json Node::DevicesJson() const {
   const std::lock_guard lock(mutex_);
   Json out = Json::array();
-  for (unsigned d = 0; d < devices_.size(); ++d) {
-    const device::Info& info = source_.devices()[d];
-    const DeviceState& state = devices_[d];
-    const DeviceBooks books = BooksOf(d);
-    uint64_t promised = 0, leaving = 0;
-    Json tenants = Json::array();
-    for (const auto& [id, tenant] : tenants_)
-      for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-        if (tenant.shares[s].device != d) continue;
-        promised += tenant.record.share.mem.n;
-        leaving += LeavingBytes(tenant, s);
-        tenants.push_back(tenant.record.name);
-      }
-    Json outside = Json::array();
-    for (const DeviceBooks::Outside& o : books.outside)
-      outside.push_back({{"pid", o.pid}, {"command", o.command}, {"used_bytes", o.used.n}});
-    out.push_back({{"uuid", device::ToString(info.uuid)},
-                   {"index", info.index},
-                   {"name", info.name},
-                   {"pci_bus_id", info.pci_bus_id},
-                   {"total_bytes", info.total.n},
-                   {"used_bytes", state.reading.used.n},
-                   {"free_bytes", state.reading.free.n},
-                   {"driver_reserved_bytes", state.driver.n},
-                   {"outside_bytes", OutsideSum(books).n},
-                   {"promised_bytes", promised},
-                   {"leaving_bytes", leaving},
-                   {"free_to_promise_bytes", FreeToPromise(books).n},
-                   {"context_bytes",
-                    learned_.Context(Learned::Key(info.name, source_.driver_version(), "")).n},
-                   {"readings", state.readings},
-                   {"lists_processes", state.reading.lists_processes},
-                   {"tenants", tenants},
-                   {"outside", outside},
-                   {"health", state.fault.empty() ? "ok" : state.fault}});
-  }
-  return {{"devices", out}};
+  for (unsigned d = 0; d < devices_.size(); ++d) out.push_back(DeviceJson(d));
+  return {{"devices", std::move(out)}};
 }
 
 Json Node::TenantJson(const Tenant& tenant) const {
   const TenantRecord& r = tenant.record;
+  const TenantFigures figures = FiguresOf(tenant);
   Json shares = Json::array(), devices = Json::array();
-  const TenantView view = compute_.ViewOf(tenant.id);
   for (unsigned s = 0; s < tenant.shares.size(); ++s) {
-    const Share& share = tenant.shares[s];
-    const device::Info& info = source_.devices()[share.device];
-    const region::PolicyDevice& policy = tenant.segments->policy().device[s];
-    const uint64_t limit = policy.limit_bytes.load(std::memory_order_relaxed);
-    const uint64_t used = UsedBytes(tenant, s);
-    const int64_t overhead = share.overhead.bytes() + static_cast<int64_t>(share.unattached_bytes);
+    const unsigned d = tenant.shares[s].device;
+    const device::Info& info = source_.devices()[d];
     Json kinds = Json::object();
     for (unsigned k = 0; k < region::kKinds; ++k)
       kinds[kKindNames[k]] = KindBytes(tenant, s, static_cast<region::Kind>(k));
     shares.push_back(
-        {{"device", device::ToString(info.uuid)},
-         {"index", info.index},
-         {"limit_bytes", limit},
-         {"promised_bytes", r.share.mem.n},
-         {"limit_max_bytes", r.share.mem_max.n},
-         {"used_bytes", used},
-         {"charged_bytes", ChargedBytes(tenant, s)},
-         {"charged_peak_bytes", ChargedPeakBytes(tenant, s)},
-         {"nvml_bytes", share.nvml_bytes},
-         {"kinds", kinds},
-         {"overhead_bytes", overhead},
-         {"unattached_bytes", share.unattached_bytes},
-         {"context_bytes", policy.context_bytes.load(std::memory_order_relaxed)},
-         {"leaving_bytes", LeavingBytes(tenant, s)},
-         {"measured", share.measured},
-         {"health", devices_[share.device].fault.empty() ? "ok" : devices_[share.device].fault},
-         {"over", used > limit},
-         {"gated", share.gated},
-         {"compute_percent", r.share.compute.milli / 1000.0},
-         {"compute_max_percent", r.share.compute_max.milli / 1000.0},
-         {"weight", r.share.weight},
-         {"compute", ComputeJson(tenant, s, view)}});
+        ShareJson(r.share, figures, figures.shares[s], info, devices_[d].fault,
+                  tenant.segments->policy().device[s].context_bytes.load(std::memory_order_relaxed),
+                  std::move(kinds)));
     devices.push_back(
         {{"uuid", device::ToString(info.uuid)}, {"index", info.index}, {"pci", info.pci_bus_id}});
   }
@@ -128,7 +166,7 @@ Json Node::TenantJson(const Tenant& tenant) const {
   return {{"name", r.name},
           {"dir", dir},
           {"socket", dir + "/tenant.sock"},
-          {"devices", devices},
+          {"devices", std::move(devices)},
           {"class", ToString(r.share.share_class)},
           {"cooperative", r.cooperative},
           {"paused", r.share.paused},
@@ -140,11 +178,11 @@ Json Node::TenantJson(const Tenant& tenant) const {
           {"command", r.command},
           {"runner_pid", r.runner.pid},
           {"state", StateOf(tenant)},
-          {"shares", shares},
+          {"shares", std::move(shares)},
           {"processes", ProcessesJson(tenant)},
-          {"awaited", awaited},
+          {"awaited", std::move(awaited)},
           {"refusals", tenant.refusals},
-          {"findings", findings}};
+          {"findings", std::move(findings)}};
 }
 
 namespace {
@@ -235,7 +273,7 @@ Result<Json> Node::TenantsJson(const std::string& name) {
     list.push_back(TenantJson(tenant));
   }
   if (!name.empty()) return NotFound("there is no tenant '" + name + "'");
-  return Json{{"tenants", list}};
+  return Json{{"tenants", std::move(list)}};
 }
 
 void Node::Tick() {

@@ -46,6 +46,12 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
                  "export metrics under another product's names, too: hami")
       ->check(CLI::IsMember({"hami"}).description(""))
       ->type_name("PRODUCT");
+  std::string journal = "auto";
+  app.add_option(
+         "--journal", journal,
+         "journald's socket for events; none; auto: /run/systemd/journal/socket where there "
+         "is one, and no simulated machine (auto)")
+      ->type_name("SOCKET");
   std::string audit = "warn", on_fault = "open";
   app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
       ->check(CLI::IsMember({"warn", "gate", "kill"}).description(""))
@@ -77,6 +83,10 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
   out.node.audit = audit == "gate"   ? AuditAction::kGate
                    : audit == "kill" ? AuditAction::kKill
                                      : AuditAction::kWarn;
+  out.journal = journal == "none"         ? ""
+                : journal != "auto"       ? journal
+                : out.sim_profile.empty() ? "/run/systemd/journal/socket"
+                                          : "";
   out.hami_metrics = compat == "hami";
   out.node.deny_on_fault = on_fault == "deny";
   out.node.private_daemon = out.private_daemon;

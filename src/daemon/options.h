@@ -17,6 +17,7 @@ struct Options {
   std::string api_tcp, api_token_file;
   TlsFiles api_tls;
   bool hami_metrics = false;
+  std::string journal;  // journald's socket; "" = none
   NodeOptions node;
 };
 

@@ -1,13 +1,16 @@
 #include "src/daemon/procfs.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 
 namespace divvy::daemon {
@@ -43,6 +46,8 @@ std::optional<ProcStat> ParseStat(const std::string& line) {
                             &stat.state, &stat.parent, &start);
   if (n != 3) return std::nullopt;
   stat.start_ticks = start;
+  if (stat.state == 'Z')  // the last field
+    stat.exit_code = std::atoi(line.c_str() + line.find_last_of(' ') + 1);
   return stat;
 }
 
@@ -69,6 +74,45 @@ Result<UniqueFd> OpenPidfd(pid_t pid) {
   if (errno == ESRCH || errno == EINVAL)
     return NotFound("there is no process " + std::to_string(pid));
   return IoError("cannot watch process " + std::to_string(pid), errno);
+}
+
+namespace {
+
+// linux/pidfd.h of 6.15; older headers lack it.
+struct PidfdInfo {
+  uint64_t mask;
+  uint64_t cgroup;
+  uint32_t ids[11];  // pid, tgid, ppid, and four uids and gids
+  int32_t exit_code;
+};
+static_assert(sizeof(PidfdInfo) == 64);
+constexpr uint64_t kPidfdInfoExit = 1 << 3;
+const unsigned long kPidfdGetInfo = _IOWR(0xff, 11, PidfdInfo);
+
+std::optional<int> EndByPidfd(int pidfd) {
+  PidfdInfo info{};
+  info.mask = kPidfdInfoExit;
+  if (::ioctl(pidfd, kPidfdGetInfo, &info) != 0 || (info.mask & kPidfdInfoExit) == 0)
+    return std::nullopt;
+  return info.exit_code;
+}
+
+}  // namespace
+
+std::optional<int> EndOf(int pidfd, const ProcessId& id) {
+  if (const auto end = EndByPidfd(pidfd)) return end;
+  const std::optional<ProcStat> stat = ReadStat(id.pid);
+  if (stat && stat->state == 'Z' && stat->start_ticks == id.start_ticks) return stat->exit_code;
+  return EndByPidfd(pidfd);  // its parent took it in between
+}
+
+std::string DescribeEnd(int wait_status) {
+  if (!WIFSIGNALED(wait_status))
+    return "exited with status " + std::to_string(WEXITSTATUS(wait_status));
+  const int signal = WTERMSIG(wait_status);
+  const char* name = ::sigabbrev_np(signal);
+  return "was ended by " +
+         (name != nullptr ? "SIG" + std::string(name) : "signal " + std::to_string(signal));
 }
 
 std::string CommandOf(pid_t pid) {

@@ -26,7 +26,8 @@ struct ProcessId {
 struct ProcStat {
   pid_t parent = 0;
   uint64_t start_ticks = 0;
-  char state = '?';  // 'Z': a zombie, gone for our purposes
+  char state = '?';   // 'Z': a zombie, gone for our purposes
+  int exit_code = 0;  // of a zombie, where we may know it: as wait() has it
 };
 
 // Parses one line of /proc/PID/stat; the command in it may hold spaces, parentheses and newlines.
@@ -39,6 +40,12 @@ bool Alive(const ProcessId& id);
 
 // A descriptor that becomes readable when the process ends. kNotFound when it has.
 Result<UniqueFd> OpenPidfd(pid_t pid);
+
+// How a process that is gone ended, as wait() has it (WIFSIGNALED ...). From its pidfd where the
+// kernel tells (6.15), else while it is a zombie; nullopt: its parent has been told, nobody else
+// is.
+std::optional<int> EndOf(int pidfd, const ProcessId& id);
+std::string DescribeEnd(int wait_status);  // "was ended by SIGSEGV", "exited with status 3"
 
 std::string CommandOf(pid_t pid);  // its command line, cut to 200 bytes, printable
 std::string CgroupOf(pid_t pid);   // the v2 path, else the first v1 path; "" when unknown

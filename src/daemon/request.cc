@@ -53,15 +53,15 @@ class Fields {
                            "a whole number of bytes, from 1 to 32 TiB");
     return n ? std::optional(Bytes{*n}) : std::nullopt;
   }
-  std::optional<Percent> PercentOf(const char* name) {
+  std::optional<Percent> PercentOf(const char* name, bool zero) {
     const Json* v = Take(name);
     if (v == nullptr) return std::nullopt;
     if (v->is_number()) {
       const double n = v->get<double>();
-      if (std::isfinite(n) && n >= 0.001 && n <= 100)
+      if (std::isfinite(n) && ((n >= 0.001 && n <= 100) || (zero && n == 0)))
         return Percent{static_cast<uint32_t>(std::lround(n * 1000))};
     }
-    Bad(name, "a number above 0 and up to 100");
+    Bad(name, zero ? "a number up to 100, 0 for none" : "a number above 0 and up to 100");
     return std::nullopt;
   }
   std::optional<bool> Bool(const char* name) {
@@ -153,12 +153,13 @@ class Fields {
   std::optional<Error> error_;
 };
 
-TenantPatch TakePatch(Fields& f) {
+// `change`: of a share that is there, whose promise 0 takes away.
+TenantPatch TakePatch(Fields& f, bool change) {
   TenantPatch p;
   p.mem = f.Memory("mem_bytes");
   p.mem_max = f.Memory("mem_max_bytes");
-  p.compute = f.PercentOf("compute_percent");
-  p.compute_max = f.PercentOf("compute_max_percent");
+  p.compute = f.PercentOf("compute_percent", change);
+  p.compute_max = f.PercentOf("compute_max_percent", false);
   const auto weight = f.Integer("weight", 1, 10'000, "1 to 10000");
   if (weight) p.weight = static_cast<uint32_t>(*weight);
   p.share_class = f.ClassOf("class");
@@ -223,6 +224,11 @@ Result<ShareSpec> Patched(const ShareSpec& share, const TenantPatch& patch) {
                    ") is less than compute_percent (" + ToString(s.compute) + ")");
   if (patch.weight) s.weight = *patch.weight;
   if (patch.share_class) s.share_class = *patch.share_class;
+  if (s.share_class == Class::kBatch && s.compute.milli != 0)
+    return Invalid("class batch is promised no compute, it gets what the others leave; " +
+                   std::string(patch.compute ? "leave compute_percent out"
+                                             : "take the promise away with compute_percent 0") +
+                   ", or choose class standard");
   if (patch.on_full_wait_ms) s.on_full_wait_ms = *patch.on_full_wait_ms;
   if (patch.paused) s.paused = *patch.paused;
   return s;
@@ -241,7 +247,7 @@ Result<TenantRequest> ParseTenantRequest(const std::string& body) {
       f.Integer("gpu_count", 1, region::kMaxDevices, "a number of devices from 1 to 16");
   if (count && !r.gpus.empty()) f.Fail("give gpus or gpu_count, not both");
   r.gpu_count = static_cast<unsigned>(count.value_or(1));
-  const TenantPatch patch = TakePatch(f);
+  const TenantPatch patch = TakePatch(f, false);
   r.runner_pid = static_cast<pid_t>(f.Integer("runner_pid", 0, 1 << 30, "a pid").value_or(0));
   r.cgroup = f.Text("cgroup", 4096).value_or("");
   r.command = f.Texts("command", 32, 200, true);
@@ -259,10 +265,21 @@ Result<TenantPatch> ParseTenantPatch(const std::string& body) {
   const Result<Json> j = Parse(body);
   if (!j.ok()) return j.error();
   Fields f(*j);
-  const TenantPatch p = TakePatch(f);
+  const TenantPatch p = TakePatch(f, true);
   if (Status s = f.Done(); !s.ok()) return s.error();
   if (j->empty()) return Invalid("nothing to change was given");
   return p;
+}
+
+Result<DevicePatch> ParseDevicePatch(const std::string& body) {
+  const Result<Json> j = Parse(body);
+  if (!j.ok()) return j.error();
+  Fields f(*j);
+  const auto cordoned = f.Bool("cordoned");
+  const auto reason = f.Text("reason", 200);
+  if (Status s = f.Done(); !s.ok()) return s.error();
+  if (!cordoned) return Invalid("cordoned is missing: true or false");
+  return DevicePatch{*cordoned, reason.value_or("")};
 }
 
 Result<uint64_t> ParseRecording(const std::string& body) {
@@ -308,7 +325,9 @@ Result<TenantRecord> RecordFromJson(const Json& j) {
   r.name = f.Text("name", 255).value_or("");
   if (!ValidName(r.name)) f.Fail("a tenant has a bad name");
   r.device_uuids = f.Texts("devices", region::kMaxDevices, 64, false);
-  const TenantPatch patch = TakePatch(f);
+  TenantPatch patch = TakePatch(f, false);
+  // What former versions let it promise was never kept.
+  if (patch.share_class == Class::kBatch) patch.compute.reset();
   r.runner = f.Process("runner");
   r.runner_uid = static_cast<uid_t>(f.Integer("runner_uid", 0, UINT32_MAX, "a uid").value_or(0));
   r.cgroup = f.Text("cgroup", 4096).value_or("");

@@ -56,6 +56,11 @@ struct TenantPatch {
   std::optional<bool> paused;
 };
 
+struct DevicePatch {
+  bool cordoned = false;
+  std::string reason;  // "" = none given
+};
+
 // A tenant as the state file keeps it.
 struct TenantRecord {
   std::string name;
@@ -72,6 +77,7 @@ struct TenantRecord {
 };
 
 Result<TenantRequest> ParseTenantRequest(const std::string& body);
+Result<DevicePatch> ParseDevicePatch(const std::string& body);
 Result<TenantPatch> ParseTenantPatch(const std::string& body);
 // {"for_ms": N}, 1 ms to one hour.
 Result<uint64_t> ParseRecording(const std::string& body);

@@ -28,6 +28,27 @@ TEST(Request, Whole) {
   EXPECT_TRUE(r->cooperative && r->overcommit);
 }
 
+TEST(Request, ClassBatchIsPromisedNothing) {
+  EXPECT_NE(WhyNot(R"({"mem_bytes":1,"class":"batch","compute_percent":30})").find("class batch"),
+            std::string::npos);
+  EXPECT_EQ(WhyNot(R"({"mem_bytes":1,"class":"batch"})"), "");
+  const auto guaranteed = ParseTenantRequest(R"({"mem_bytes":1,"compute_percent":30})");
+  ASSERT_TRUE(guaranteed.ok());
+  const auto batch = ParseTenantPatch(R"({"class":"batch"})");
+  const auto both = ParseTenantPatch(R"({"class":"batch","compute_percent":0})");
+  const auto refused = Patched(guaranteed->share, *batch);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().message.find("compute_percent 0"), std::string::npos);
+  ASSERT_TRUE(Patched(guaranteed->share, *both).ok());
+  EXPECT_EQ(Patched(guaranteed->share, *both)->compute.milli, 0u);
+  // A state file of before: its promise was never kept, the tenant is.
+  const auto record = RecordFromJson(nlohmann::json::parse(
+      R"({"name":"t","devices":["GPU-a"],"mem_bytes":1,"mem_max_bytes":1,"class":"batch",
+          "compute_percent":20})"));
+  ASSERT_TRUE(record.ok()) << record.error().message;
+  EXPECT_EQ(record->share.compute.milli, 0u);
+}
+
 TEST(Request, Defaults) {
   const auto r = ParseTenantRequest(R"({"mem_bytes":1048576})");
   ASSERT_TRUE(r.ok());
@@ -59,6 +80,7 @@ TEST(Request, RefusalsNameTheField) {
       {R"({"mem_bytes":1,"gpus":[{}]})", "gpus must be"},
       {R"({"mem_bytes":1,"gpus":"0"})", "gpus must be"},
       {R"({"mem_bytes":1,"compute_percent":0})", "compute_percent must be"},
+      {R"({"mem_bytes":1,"compute_percent":-1})", "compute_percent must be"},
       {R"({"mem_bytes":1,"compute_percent":101})", "compute_percent must be"},
       {R"({"mem_bytes":1,"compute_percent":50,"compute_max_percent":40})", "is less than"},
       {R"({"mem_bytes":1,"class":"gold"})", "class must be"},
@@ -93,6 +115,8 @@ TEST(Request, PatchFollowsAndChecks) {
   EXPECT_EQ(Patched(s, *larger)->mem_max, 8_GiB);
   EXPECT_FALSE(Patched(s, *ParseTenantPatch(R"({"mem_max_bytes":1})")).ok());
   EXPECT_FALSE(ParseTenantPatch("{}").ok());
+  s.compute = Percent::Of(30);
+  EXPECT_EQ(Patched(s, *ParseTenantPatch(R"({"compute_percent":0})"))->compute.milli, 0u);
   EXPECT_FALSE(ParseTenantPatch(R"({"runner_pid":1})").ok());
 }
 
@@ -111,11 +135,14 @@ TEST(Record, RoundTrip) {
   r.share.compute = Percent::Of(30);
   r.share.weight = 3;
   r.share.on_full_wait_ms = 7;
-  r.share.share_class = Class::kBatch;
+  r.share.share_class = Class::kLatency;
   const auto back = RecordFromJson(ToJson(r));
   ASSERT_TRUE(back.ok()) << back.error().message;
   EXPECT_EQ(ToJson(*back), ToJson(r));
   EXPECT_EQ(back->processes, r.processes);
+  nlohmann::json batch = ToJson(r);
+  batch["class"] = "batch";
+  EXPECT_EQ(RecordFromJson(batch)->share.compute.milli, 0u);  // what was never kept
   nlohmann::json bad = ToJson(r);
   bad["name"] = "../../etc";
   EXPECT_FALSE(RecordFromJson(bad).ok());

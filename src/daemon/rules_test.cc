@@ -208,11 +208,11 @@ TEST(Events, OneTenantCannotDrownTheOthers) {
   Events events;
   unsigned kept = 0;
   for (int i = 0; i < 10'000; ++i)
-    kept += events.Add({.tenant = "loud", .cause = "out_of_share"}, 100.0) ? 1 : 0;
+    kept += events.Add({.cause = "out_of_share", .tenant = "loud"}, 100.0) ? 1 : 0;
   EXPECT_EQ(kept, Events::kPerWindow);
-  EXPECT_TRUE(events.Add({.tenant = "quiet", .cause = "out_of_share"}, 100.0));
-  EXPECT_TRUE(events.Add({.tenant = "loud", .cause = "created"}, 100.0));
-  EXPECT_TRUE(events.Add({.tenant = "loud", .cause = "out_of_share", .message = "m"}, 111.0));
+  EXPECT_TRUE(events.Add({.cause = "out_of_share", .tenant = "quiet"}, 100.0));
+  EXPECT_TRUE(events.Add({.cause = "created", .tenant = "loud"}, 100.0));
+  EXPECT_TRUE(events.Add({.cause = "out_of_share", .tenant = "loud", .message = "m"}, 111.0));
   EXPECT_EQ(events.Since(0).back().message, "m (9980 alike not shown)");
   EXPECT_EQ(events.Since(events.Since(0).back().sequence - 1).size(), 1u);
 }
@@ -220,7 +220,7 @@ TEST(Events, OneTenantCannotDrownTheOthers) {
 TEST(Events, KeepsTheNewest) {
   Events events;
   for (size_t i = 0; i < Events::kKept + 10; ++i)
-    events.Add({.tenant = std::to_string(i), .cause = "created"}, 1.0);
+    events.Add({.cause = "created", .tenant = std::to_string(i)}, 1.0);
   EXPECT_EQ(events.Since(0).size(), Events::kKept);
   EXPECT_EQ(events.Since(0).front().sequence, 11u);
 }

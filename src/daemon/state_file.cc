@@ -53,6 +53,9 @@ Result<State> LoadState(const std::string& path) {
     state.tenants.push_back(std::move(*record));
   }
   if (j.contains("learned")) state.learned = j["learned"];
+  if (const auto it = j.find("cordons"); it != j.end() && it->is_object())
+    for (const auto& [uuid, why] : it->items())
+      if (why.is_string() && !why.get_ref<const std::string&>().empty()) state.cordons[uuid] = why;
   return state;
 }
 
@@ -61,11 +64,15 @@ std::string RecordText(const TenantRecord& record) {
 }
 
 Status SaveStateFile(const std::string& path, const std::vector<const std::string*>& tenants,
-                     const nlohmann::json& learned, bool private_daemon) {
-  std::string text = "{\"version\":" + std::to_string(kVersion) +
-                     ",\n\"private\":" + (private_daemon ? "true" : "false") + ",\n\"learned\":" +
-                     learned.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-                     ",\n\"tenants\":[";
+                     const nlohmann::json& learned, bool private_daemon,
+                     const std::map<std::string, std::string>& cordons) {
+  std::string text =
+      "{\"version\":" + std::to_string(kVersion) +
+      ",\n\"private\":" + (private_daemon ? "true" : "false") +
+      ",\n\"learned\":" + learned.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+      ",\n\"cordons\":" +
+      nlohmann::json(cordons).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+      ",\n\"tenants\":[";
   for (const std::string* const& tenant : tenants)
     text += (&tenant == &tenants[0] ? "\n" : ",\n") + *tenant;
   return WriteByRename(path, text + "\n]}\n");

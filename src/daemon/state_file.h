@@ -4,6 +4,7 @@
 // Threads: one at a time. kIo / kDenied when the folder is full or read-only.
 #pragma once
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@ namespace divvy::daemon {
 struct State {
   std::vector<TenantRecord> tenants;
   nlohmann::json learned = nlohmann::json::object();
+  std::map<std::string, std::string> cordons;  // by UUID: why
 };
 
 // An absent file is an empty state. kInvalid: the file is not ours or is damaged; what could be
@@ -25,7 +27,8 @@ Result<State> LoadState(const std::string& path);
 // `private_daemon` is for the CLI: after a crash it starts the next daemon only if this one was its
 // own.
 Status SaveStateFile(const std::string& path, const std::vector<const std::string*>& tenants,
-                     const nlohmann::json& learned, bool private_daemon);
+                     const nlohmann::json& learned, bool private_daemon,
+                     const std::map<std::string, std::string>& cordons = {});
 std::string RecordText(const TenantRecord& record);
 Status WriteByRename(const std::string& path, const std::string& content);
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -124,6 +125,11 @@ struct Tenant {
   uint64_t events_seen = 0;  // usage.event_head when last harvested
   std::array<uint64_t, region::kMaxEvents> event_sequence{};
   std::map<std::string, uint64_t> refusals;  // by cause
+  struct Refused {
+    uint64_t at_ns = 0;  // when it was heard of
+    uint64_t count = 0;
+  };
+  std::deque<Refused> refused;  // the last minute's, at most two a second
 };
 
 // The tenant's books at one moment.

@@ -23,7 +23,8 @@ Json DeviceJson(const DeviceFigures& d) {
           {"leaving_bytes", d.leaving_bytes},
           {"free_to_promise_bytes", d.free_to_promise_bytes},
           {"compute_promised_percent", Rounded(d.compute_promised_percent)},
-          {"health", d.fault.empty() ? "ok" : d.fault}};
+          {"health", d.fault.empty() ? "ok" : d.fault},
+          {"cordoned", !d.cordon.empty()}};
 }
 
 Json ShareJson(const ShareFigures& s, const DeviceFigures& device) {
@@ -74,11 +75,21 @@ Json SnapshotJson(const Figures& figures) {
 }
 
 Json EventJson(const Event& e) {
-  return {{"seq", e.sequence},  {"time", e.time},
-          {"tenant", e.tenant}, {"pid", e.pid},
-          {"device", e.device}, {"cause", e.cause},
-          {"bytes", e.bytes},   {"limit_bytes", e.limit_bytes},
-          {"symbol", e.symbol}, {"message", e.message}};
+  return {{"seq", e.sequence},
+          {"time", e.time},
+          {"kind", e.kind},
+          {"cause", e.cause},
+          {"severity", ToString(e.severity)},
+          {"tenant", e.tenant},
+          {"pid", e.pid},
+          {"command", e.command},
+          {"device", e.device},
+          {"bytes", e.bytes},
+          {"limit_bytes", e.limit_bytes},
+          {"symbol", e.symbol},
+          {"call", e.call},
+          {"suppressed", e.suppressed},
+          {"message", e.message}};
 }
 
 std::string Frame(const char* type, uint64_t id, const Json& data) {

@@ -19,6 +19,7 @@ constexpr size_t kLargestEntry = 32;
 class Nvml : public Source {
  public:
   ~Nvml() override {
+    if (faults_ != nullptr && free_set_ != nullptr) free_set_(faults_);
     if (shutdown_ != nullptr) shutdown_();
     if (library_ != nullptr) ::dlclose(library_);
   }
@@ -28,6 +29,8 @@ class Nvml : public Source {
   const std::string& driver_version() const override { return driver_version_; }
   Result<Reading> Read(unsigned device) override;
   std::vector<ProcessUse> Uses(unsigned device) override;
+  bool WatchFaults() override;
+  std::optional<Fault> WaitFault(std::chrono::milliseconds timeout) override;
 
  private:
   using ListFn = nvmlReturn_t (*)(nvmlDevice_t, unsigned*, void*);
@@ -54,6 +57,9 @@ class Nvml : public Source {
   nvmlReturn_t (*memory_v2_)(nvmlDevice_t, nvmlMemory_v2_t*) = nullptr;
   nvmlReturn_t (*uses_)(nvmlDevice_t, nvmlProcessUtilizationSample_t*, unsigned*,
                         unsigned long long) = nullptr;
+  nvmlReturn_t (*wait_)(nvmlEventSet_t, nvmlEventData_t*, unsigned) = nullptr;
+  nvmlReturn_t (*free_set_)(nvmlEventSet_t) = nullptr;
+  nvmlEventSet_t faults_ = nullptr;
   List compute_, graphics_, mps_;
   std::vector<unsigned long long> uses_seen_us_;  // by device: the newest sample's time
   std::vector<Info> devices_;
@@ -237,6 +243,31 @@ std::vector<ProcessUse> Nvml::Uses(unsigned device) {
   std::vector<ProcessUse> out;
   for (const auto& [pid, sum] : sums) out.push_back({pid, sum.percent / sum.count});
   return out;
+}
+
+// NVML API Reference, "Event Handling Methods": Linux only, and not on every device.
+bool Nvml::WatchFaults() {
+  nvmlReturn_t (*create)(nvmlEventSet_t*) = nullptr;
+  nvmlReturn_t (*add)(nvmlDevice_t, unsigned long long, nvmlEventSet_t) = nullptr;
+  if (!Find(create, "nvmlEventSetCreate") || !Find(add, "nvmlDeviceRegisterEvents") ||
+      !Find(free_set_, "nvmlEventSetFree") ||
+      (!Find(wait_, "nvmlEventSetWait_v2") && !Find(wait_, "nvmlEventSetWait")))
+    return false;
+  if (create(&faults_) != NVML_SUCCESS) return false;
+  bool any = false;
+  for (nvmlDevice_t device : handles_)
+    any = add(device, nvmlEventTypeXidCriticalError, faults_) == NVML_SUCCESS || any;
+  return any;
+}
+
+std::optional<Fault> Nvml::WaitFault(std::chrono::milliseconds timeout) {
+  nvmlEventData_t data{};
+  if (wait_(faults_, &data, static_cast<unsigned>(timeout.count())) != NVML_SUCCESS ||
+      data.eventType != nvmlEventTypeXidCriticalError)
+    return std::nullopt;
+  const auto at = std::find(handles_.begin(), handles_.end(), data.device);
+  if (at == handles_.end()) return std::nullopt;
+  return Fault{static_cast<unsigned>(at - handles_.begin()), data.eventData};
 }
 
 }  // namespace

@@ -1,11 +1,14 @@
 // What devices there are and what the driver says of them, as the daemon sees it.
 //
 // Side: the daemon's. One Source is NVML (nvml.h), real or simulated; tests have a table of their
-// own. Threads: one caller at a time per Source (the daemon's sampler, or its start).
+// own. Threads: one caller at a time per Source (the daemon's sampler, or its start), but for
+// WaitFault.
 #pragma once
 
 #include <sys/types.h>
 
+#include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,6 +49,12 @@ struct ProcessUse {
   double percent = 0;
 };
 
+// A fault that the driver reports by itself: an Xid, as its kernel log calls them.
+struct Fault {
+  unsigned device = 0;
+  uint64_t xid = 0;
+};
+
 class Source {
  public:
   virtual ~Source() = default;
@@ -56,6 +65,11 @@ class Source {
   // Since the last call for this device; empty when the driver says nothing (new). Not all devices
   // and drivers tell.
   virtual std::vector<ProcessUse> Uses(unsigned device) = 0;
+  // Whether the driver reports faults at all; asks for them to be reported from now on.
+  virtual bool WatchFaults() = 0;
+  // The next one; nullopt when none came within the time. On a thread of its own: it may run while
+  // another calls any of the others.
+  virtual std::optional<Fault> WaitFault(std::chrono::milliseconds timeout) = 0;
 };
 
 }  // namespace divvy::device

@@ -214,6 +214,10 @@ struct alignas(32) Lane {
 static_assert(sizeof(Lane) == 32);
 constexpr unsigned kLanes = 60;  // streams with work outstanding at once; more share the last one
 
+// Waits by their length: one count for each bound, one for what is longer. In microseconds.
+constexpr uint32_t kWaitBoundsUs[] = {100, 250, 500, 1000, 2500, 5000, 10'000, 50'000, 250'000};
+constexpr unsigned kWaitBuckets = 10;
+
 // Markers and submission counters of one process on one device (compute). The owner registers its
 // slot's pages with the driver, so that the GPU can write the lanes.
 struct alignas(64) Meter {
@@ -228,7 +232,8 @@ struct alignas(64) Meter {
   U64 estimate_ns;    // running average of an operation's estimated length
   U64 copied_bytes;   // host <-> device, by asynchronous and blocking copies
   U64 copies;
-  uint8_t reserved[48];
+  U64 copy_ns;                     // time in blocking ones, summed over threads
+  U32 wait_buckets[kWaitBuckets];  // waits that have ended, at the gate or for the bound; may wrap
   Lane lane[kLanes];
 };
 static_assert(sizeof(Meter) == 2048);

@@ -51,12 +51,21 @@ class Waiting {
   region::Meter& meter_;
 };
 
+// One wait has ended.
+void CountWait(region::Meter& meter, uint64_t ns) noexcept {
+  unsigned bucket = 0;
+  while (bucket < region::kWaitBuckets - 1 && ns > uint64_t{region::kWaitBoundsUs[bucket]} * 1000)
+    ++bucket;
+  meter.wait_buckets[bucket].fetch_add(1, std::memory_order_relaxed);
+}
+
 // Returns when the gate is open, or (false) may be passed for a fault's sake. Again each time by
 // way of the session: another generation may have come. The shut gate of a living daemon is the
 // promise itself (a cap of 2 % is shut for minutes after a long kernel): it opens when the daemon
 // says so, and a daemon whose arbiter hangs lets its heart stop.
 bool AwaitOpen(unsigned local) noexcept {
   const uint64_t start = MonotonicNs();
+  bool has_waited = false;
   for (;;) {
     const Session* s = FreshSession(Wait::kNo);
     const int d = s != nullptr ? s->policy_index[local] : -1;
@@ -64,18 +73,23 @@ bool AwaitOpen(unsigned local) noexcept {
     const region::U32& gate = s->policy->device[d].gate.word;
     region::Meter& meter = s->usage->meter[s->slot].device[d];
     const uint32_t word = gate.load(std::memory_order_acquire);
-    if ((word & kHolds) == 0) return true;
+    if ((word & kHolds) == 0) {
+      if (has_waited) CountWait(meter, MonotonicNs() - start);
+      return true;
+    }
     const bool paused = (word & region::kGatePaused) != 0;
     const bool deny =
         (s->policy->flags.load(std::memory_order_relaxed) & region::kFlagDenyOnFault) != 0;
     const uint64_t waited = MonotonicNs() - start;
     if (!paused && !deny && DaemonIsDead(*s)) {
       meter.forced.fetch_add(1, std::memory_order_relaxed);
+      CountWait(meter, waited);
       return false;
     }
     const Waiting waiting(meter);
     const timespec slice{0, static_cast<long>(kSliceNs)};
     Futex(&gate, FUTEX_WAIT, word, &slice);
+    has_waited = true;
     meter.gate_wait_ns.fetch_add(MonotonicNs() - start - waited, std::memory_order_relaxed);
   }
 }
@@ -150,7 +164,9 @@ bool AwaitRoom(DeviceMeter& meter, uint64_t ns, uint64_t bound_ns, bool heed_gat
       break;
     }
   }
-  meter.shared->bound_wait_ns.fetch_add(MonotonicNs() - start, std::memory_order_relaxed);
+  const uint64_t waited = MonotonicNs() - start;
+  meter.shared->bound_wait_ns.fetch_add(waited, std::memory_order_relaxed);
+  CountWait(*meter.shared, waited);
   return admitted;
 }
 

@@ -329,7 +329,7 @@ void MeterAfterCopy(CopyMark* mark) noexcept {
   LeaveLane(*mark->lane);
 }
 
-void MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept {
+uint64_t MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept {
   MeterBeforeWait(stream);
   bool counted = false;
   EachMetered([&](DeviceMeter& meter) {
@@ -338,6 +338,18 @@ void MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept {
     Add(meter.shared->copied_bytes, bytes);
     counted = true;
   });
+  return MonotonicNs();
+}
+
+void MeterAfterBlockingCopy(uint64_t began_ns) noexcept {
+  const uint64_t took = MonotonicNs() - began_ns;
+  bool counted = false;
+  EachMetered([&](DeviceMeter& meter) {
+    if (counted) return;
+    Add(meter.shared->copy_ns, took);
+    counted = true;
+  });
+  MeterAfterWait();
 }
 
 void MeterStreamEnds(CUstream stream) noexcept {

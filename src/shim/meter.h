@@ -74,8 +74,9 @@ struct CopyMark {
 };
 void MeterBeforeCopy(CUstream stream, uint64_t bytes, CopyMark* mark) noexcept;
 void MeterAfterCopy(CopyMark* mark) noexcept;
-// A blocking one.
-void MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept;
+// A blocking one: when it began, for what comes after it.
+uint64_t MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept;
+void MeterAfterBlockingCopy(uint64_t began_ns) noexcept;
 
 void MeterStreamEnds(CUstream stream) noexcept;
 void MeterContextGone(uint32_t context) noexcept;

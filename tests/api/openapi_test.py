@@ -59,6 +59,10 @@ class OpenApi(MachineTest):
         self.ask("get", "/v1/events?since=x", "/v1/events")
         self.ask("get", "/v1/tenants/a", "/v1/tenants/{name}")
         self.ask("get", "/v1/tenants/nobody", "/v1/tenants/{name}")
+        until(lambda: self.ask("get", "/v1/tenants/a/why", "/v1/tenants/{name}/why")["shares"], "a share's why")
+        self.ask("get", "/v1/tenants/nobody/why", "/v1/tenants/{name}/why")
+        for body in ({"cordoned": True, "reason": "test"}, {"cordoned": False}, {}):
+            self.ask("patch", "/v1/devices/0", "/v1/devices/{name}", body)
         self.ask("patch", "/v1/tenants/a", "/v1/tenants/{name}", {"weight": 3})
         for method, body in (("post", {"for_ms": 1000}), ("get", None), ("delete", None)):
             self.ask(method, "/v1/tenants/a/recording", "/v1/tenants/{name}/recording", body)

@@ -1,5 +1,6 @@
 """Wrong input gets one line that says what to do, the documented status, and leaves nothing."""
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -61,6 +62,27 @@ class BadInput(harness.DivvyTest):
                 self.assertNotEqual(done.returncode, 0, (verb, profile))
                 self.assert_one_line(done, profile)
         self.assertEqual(os.listdir(self.env["DIVVY_RUNTIME_DIR"]), [])
+
+    def test_errors_as_json(self):
+        for args, status, code in ((["set", "nobody", "--mem", "2GiB"], 4, "not_found"),
+                                   (["set", "nobody"], 2, "invalid"),
+                                   (["set"], 2, "invalid"),
+                                   (["pause", "nobody"], 4, "not_found"),
+                                   (["ps", "--nonsense"], 2, "invalid"),
+                                   (["daemon", "stop", "--sim", "h100"], 4, "not_found")):
+            with self.subTest(args=args):
+                done = self.divvy(*args, "-o", "json")
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assert_one_line(done)
+                error = json.loads(done.stdout)["error"]
+                self.assertEqual(error["code"], code)
+                self.assertEqual(f"divvy: {error['message']}\n", done.stderr)
+        # What belongs to somebody else's stdout, or to a file, stays free of it.
+        done = self.divvy("run", "-o", "json", "--sim", "h100", "--mem", "900GiB", "--", "true")
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
+        self.assertEqual(json.loads(done.stderr.splitlines()[1])["error"]["code"], "no_room")
+        done = self.divvy("record", "nobody", "-o", "json")
+        self.assertEqual((done.returncode, done.stdout), (4, ""))
 
     def test_the_error_of_a_full_device_names_who_holds_what(self):
         p = self.start(*self.run_args("--name", "holder", mem="60GiB"), "sh", "-c",

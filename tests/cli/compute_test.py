@@ -39,6 +39,8 @@ class Compute(harness.DivvyTest):
             done = self.divvy(*self.run_args(*words), "true")
             self.assert_one_line(done, word)
             self.assertEqual(done.returncode, 125)
+            if words == ["--compute", "0"]:
+                continue  # takes a promise away
             done = self.divvy("set", "nobody", *words)
             self.assert_one_line(done, word)
             self.assertEqual(done.returncode, 2)

@@ -27,7 +27,7 @@ class Memory(harness.DivvyTest):
 
     def test_refusal_as_json(self):
         done = self.load("--alloc", "3GiB", "-o", "json")
-        self.assertIn("CUDA_ERROR_OUT_OF_MEMORY", json.loads(done.stdout)["error"])
+        self.assertIn("CUDA_ERROR_OUT_OF_MEMORY", json.loads(done.stdout)["error"]["message"])
 
     def test_two_share_one_device(self):
         first = self.start(*self.run_args("--name", "a", mem="3GiB"), DIVVY, "load", "--alloc",

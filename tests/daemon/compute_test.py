@@ -34,7 +34,10 @@ class Shares(MachineTest):
                                {"compute_percent": 50.5, "compute_max_percent": 40})
         self.assertEqual(refused.status, 400)
         self.m.request("PATCH", "/v1/tenants/web",
-                       {"compute_percent": 70, "weight": 5, "class": "batch"})
+                       {"compute_percent": 70, "weight": 5, "class": "standard"})
+        refused = self.refused(self.m.request, "PATCH", "/v1/tenants/web", {"class": "batch"})
+        self.assertEqual(refused.status, 400)
+        self.assertIn("compute_percent 0", refused.message)
         refused = self.refused(self.m.request, "PATCH", "/v1/tenants/rest", {"compute_percent": 31})
         self.assertEqual(refused.status, 507)
         self.m.kill_daemon()
@@ -42,14 +45,17 @@ class Shares(MachineTest):
         self.m.request("PATCH", "/v1/tenants/rest", {"paused": True})
         web = until(lambda: self.m.share("web")["compute"], "web")
         self.assertEqual((web["percent"], web["max_percent"], web["class"], web["weight"]),
-                         (70, 80, "batch", 5))
+                         (70, 80, "standard", 5))
+        self.m.request("PATCH", "/v1/tenants/web", {"compute_percent": 0, "class": "batch"})
+        until(lambda: self.m.share("web")["compute"]["part_percent"] == 0, "batch has no part")
+        until(lambda: self.m.share("rest")["compute"]["part_percent"] == 100, "rest has it all")
         self.m.kill_daemon()
         self.m.start()
         self.assertTrue(self.m.show("rest")["paused"])
         until(lambda: self.m.share("rest")["compute"]["part_percent"] > 0, "the arbiter")
 
     def test_bad_input(self):
-        for field, value in [("compute_percent", 0), ("compute_percent", 101),
+        for field, value in [("compute_percent", 0.0001), ("compute_percent", 101),
                              ("compute_percent", -1), ("compute_percent", "30"),
                              ("compute_max_percent", 0), ("weight", 0), ("weight", 1.5),
                              ("class", "latancy"), ("paused", 1)]:
@@ -111,6 +117,18 @@ class Shares(MachineTest):
         self.assertEqual(self.m.share("b")["compute"]["faults"], 0)
         self.assertFalse(b.policy()["gate"] & SHUT)
 
+
+    def test_counters_of_nonsense_are_left_out_and_flagged(self):
+        a = self.probe(self.m.tenant(MIB, name="a", gpus=[0]))
+        self.probe(self.m.tenant(MIB, name="b", gpus=[0]))
+        a("meter", 0, 0, 40, 1)
+        a("ring")
+        until(lambda: self.m.share("a")["compute"]["waits"] == 40, "its waits")
+        a("meter", 0, 0, 1 << 63, 1)
+        a("ring")
+        until(lambda: self.m.share("a")["compute"]["distrusted"], "the flag")
+        self.assertEqual(self.m.share("a")["compute"]["waits"], 40)
+        self.assertFalse(self.m.share("b")["compute"]["distrusted"])
 
     def test_recording(self):
         p = self.probe(self.m.tenant(MIB, name="a", gpus=[0]))

@@ -269,8 +269,9 @@ std::string Record(std::istringstream& in) {
 // event BYTES CAUSE COUNT: refusals told as the shim tells them
 std::string TellEvents(std::istringstream& in) {
   uint64_t bytes = 0;
-  unsigned cause = 0, count = 0;
+  unsigned cause = 0, count = 0, symbol = 0;
   in >> bytes >> cause >> count;
+  if (!(in >> symbol)) symbol = 0;
   for (unsigned i = 0; i < count; ++i) {
     const uint64_t n = g_usage->event_head.fetch_add(1);
     region::UsageEvent& e = g_usage->event[n % region::kMaxEvents];
@@ -280,6 +281,7 @@ std::string TellEvents(std::istringstream& in) {
     e.slot = g_welcome.slot;
     e.device = 0;
     e.cause = static_cast<uint16_t>(cause);
+    e.symbol = symbol;
     e.sequence.store(2 * n + 2, std::memory_order_release);
   }
   return "ok";

@@ -188,10 +188,6 @@ void Load(const LoadOptions& options) {
   if (!service) StopOnSignals();
   json out = json::object();
   const Status done = DoLoad(options, out);
-  if (!done.ok() && options.format == Format::kJson && !service) {
-    out["error"] = done.error().message;
-    std::printf("%s\n", out.dump(2).c_str());
-  }
   if (!done.ok()) Fail(done.error());
   if (options.write_value) std::printf("%s\n", out.dump(2).c_str());
   if (service) return;

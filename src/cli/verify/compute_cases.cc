@@ -126,7 +126,7 @@ std::vector<Case> LatencyAndAlone() {
   std::vector<Case> out;
   const auto beside = [&](const char* name, CaseTenant batch) {
     batch.cls = "batch";
-    batch.percent = 50;
+    batch.percent = 0;
     out.push_back({name, CaseKind::kLight, 15, {serving, batch}, 1, true});
   };
   beside("latency 20% + batch 200us", Kernels("batch", 50, 200));

@@ -51,9 +51,9 @@ bool ShareUsedUp(DriverSymbol symbol) noexcept {
   __attribute__((noinline, cold)) CUresult Slow_##symbol parameters noexcept { \
     EnterSlow();                                                               \
     if (!Metering()) return g_driver.symbol arguments;                         \
-    MeterBlockingCopy(stream, bytes);                                          \
+    const uint64_t began_ns = MeterBlockingCopy(stream, bytes);                \
     const CUresult r = g_driver.symbol arguments;                              \
-    MeterAfterWait();                                                          \
+    MeterAfterBlockingCopy(began_ns);                                          \
     return r;                                                                  \
   }                                                                            \
   }                                                                            \

@@ -1,14 +1,26 @@
 // NVML: initialisation, versions, error texts, events (NVML API Reference, "Initialization and
 // Cleanup", "System Queries", "Error reporting", "Event Handling Methods").
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
 
 #include "src/abi/cuda.h"
 #include "src/sim/generated/nvml_functions.h"
 #include "src/sim/nvml/state.h"
 
 struct nvmlEventSet_st {
-  int unused;
+  std::string path;
+  std::streamoff read = 0;
+  uint32_t devices = 0;  // bits
+  divvy::UniqueFd notify;
 };
 
 namespace divvy::sim {
@@ -87,38 +99,68 @@ const char* sim_nvmlErrorString(nvmlReturn_t result) {
   }
 }
 
-// Events exist and never happen.
+// The one event there is, an Xid, happens when a line "DEVICE XID" is added to the file `xid` in
+// the machine's folder.
 nvmlReturn_t sim_nvmlEventSetCreate(nvmlEventSet_t* set) {
   if (Nvml::Get().page() == nullptr) return NVML_ERROR_UNINITIALIZED;
   if (set == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-  *set = reinterpret_cast<nvmlEventSet_t>(new nvmlEventSet_st);
+  auto made = new nvmlEventSet_st;
+  const char* dir = getenv("DIVVY_SIM_DIR");
+  made->path = std::string(dir != nullptr ? dir : "/run/divvy-sim") + "/xid";
+  struct stat st;
+  if (stat(made->path.c_str(), &st) == 0) made->read = st.st_size;
+  made->notify.reset(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  const std::string folder = made->path.substr(0, made->path.rfind('/'));
+  inotify_add_watch(made->notify.get(), folder.c_str(), IN_MODIFY);
+  *set = made;
   return NVML_SUCCESS;
 }
 nvmlReturn_t sim_nvmlEventSetFree(nvmlEventSet_t set) {
-  delete reinterpret_cast<nvmlEventSet_st*>(set);
+  delete set;
   return NVML_SUCCESS;
 }
 nvmlReturn_t sim_nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
   if (set == nullptr || data == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-  timespec t{time_t(ms / 1000), long(ms % 1000) * 1'000'000};
-  while (nanosleep(&t, &t) != 0) {
+  for (bool waited = false;; waited = true) {
+    std::ifstream in(set->path);
+    in.seekg(set->read);
+    std::string line;
+    // A line without its end is still being written.
+    if (std::getline(in, line) && !in.eof()) {
+      set->read += static_cast<long>(line.size()) + 1;
+      unsigned device = 0;
+      unsigned long long xid = 0;
+      if (sscanf(line.c_str(), "%u %llu", &device, &xid) != 2 || device >= kMaxDevices ||
+          (set->devices & (1u << device)) == 0)
+        continue;
+      *data = {Nvml::Get().handle(device), nvmlEventTypeXidCriticalError, xid, ~0u, ~0u};
+      return NVML_SUCCESS;
+    }
+    if (waited) return NVML_ERROR_TIMEOUT;
+    pollfd fd{set->notify.get(), POLLIN, 0};
+    poll(&fd, 1, static_cast<int>(ms));
+    char events[4096];
+    while (read(set->notify.get(), events, sizeof events) > 0) {
+    }
   }
-  return NVML_ERROR_TIMEOUT;
 }
 nvmlReturn_t sim_nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
   return sim_nvmlEventSetWait_v2(set, data, ms);
 }
-nvmlReturn_t sim_nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long,
+nvmlReturn_t sim_nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long types,
                                           nvmlEventSet_t set) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
-  return set == nullptr ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS;
+  if (set == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+  if ((types & ~nvmlEventTypeXidCriticalError) != 0) return NVML_ERROR_NOT_SUPPORTED;
+  set->devices |= 1u << g.index;
+  return NVML_SUCCESS;
 }
 nvmlReturn_t sim_nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long* types) {
   Gpu g;
   if (nvmlReturn_t r = FindGpu(device, &g)) return r;
   if (types == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-  *types = 0;
+  *types = nvmlEventTypeXidCriticalError;
   return NVML_SUCCESS;
 }
 
