@@ -93,6 +93,7 @@ void ComputeCore::Leave(uint64_t tenant) {
   for (const auto& seat : it->second.seats) {
     arbiter_.Leave(seat->index, static_cast<arbiter::DeviceIndex>(seat->device));
     std::erase(devices_[seat->device].seats, seat.get());
+    for (Seat* other : devices_[seat->device].seats) other->ledger.Forget(tenant);
     Reweigh(seat->device);
   }
   free_indices_.push_back(it->second.index);

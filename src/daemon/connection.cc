@@ -77,7 +77,11 @@ Result<std::unique_ptr<TlsContext>> TlsContext::Make(const TlsFiles& files) {
   ssl_ctx_st* context = tls->get();
   if (context == nullptr) return Internal("OpenSSL: " + TlsError());
   ::SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
-  ::SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  // No tickets: a session that is taken up again would need a context id, and skips the check of
+  // the client's certificate.
+  ::SSL_CTX_set_options(
+      context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_TICKET);
+  ::SSL_CTX_set_num_tickets(context, 0);
   // A frame that could not be sent whole is sent again from wherever it then lies.
   ::SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                   SSL_MODE_RELEASE_BUFFERS);

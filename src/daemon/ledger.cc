@@ -26,6 +26,10 @@ void Ledger::AddWait(uint64_t tenant, int64_t wait_ns) {
   waited_for.emplace_back(tenant, wait_ns);
 }
 
+void Ledger::Forget(uint64_t tenant) {
+  std::erase_if(waited_for, [=](const auto& one) { return one.first == tenant; });
+}
+
 Part RestOf(const Sight& s, bool others_ran) {
   if (!s.processes) return Part::kAbsent;
   if (s.alone) {  // nobody looks whether a thread waits

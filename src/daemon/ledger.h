@@ -43,6 +43,8 @@ struct Ledger {
   int64_t& operator[](Part part) { return ns[static_cast<size_t>(part)]; }
   int64_t operator[](Part part) const { return ns[static_cast<size_t>(part)]; }
   void AddWait(uint64_t tenant, int64_t wait_ns);
+  // It has ended, and its id is never used again.
+  void Forget(uint64_t tenant);
 };
 
 // What keeps a tenant's gate shut.

@@ -28,7 +28,8 @@ bool WebStream::Wait(short events, uint64_t until_ns, bool or_stop) const {
 }
 
 bool WebStream::Handshake() {
-  const uint64_t until = MonotonicNs() + kRequestMs * kMs;
+  // Nobody knows yet who this is: as long as one may be silent.
+  const uint64_t until = MonotonicNs() + kIdleMs * kMs;
   for (;;) {
     short events = POLLIN;
     const int done = connection_.Handshake(events);

@@ -109,6 +109,9 @@ TEST(LedgerRing, BetweenTwoAndAfterTheNewest) {
   l.at = seconds(12);
   l[Part::kGpu] = 2 * kSecond;
   l.AddWait(5, 100);
+  l.AddWait(6, 100);
+  l.Forget(6);
+  EXPECT_EQ(l.waited_for.size(), 1u);
   l.rest = Part::kAlone;
   ring.Push(l);
   EXPECT_EQ(ring.At(seconds(9)).at, seconds(10));
