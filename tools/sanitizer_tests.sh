@@ -11,6 +11,7 @@ rm -rf "$reports"
 mkdir -p "$reports"
 chmod 1777 "$reports"  # some tests run programs as another user
 export ASAN_OPTIONS=log_path=$reports/asan:detect_stack_use_after_return=1
+export LSAN_OPTIONS=suppressions=$PWD/tools/lsan.supp:print_suppressions=0
 export UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1
 export TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tools/tsan.supp:second_deadlock_stack=1
 # Without address randomisation: the thread sanitizer of Debian 12's compiler does not know where
