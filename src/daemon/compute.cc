@@ -95,6 +95,8 @@ void Compute::Leave(uint64_t tenant) {
     const std::lock_guard lock(views_mutex_);
     views_.erase(tenant);
     ledgers_.erase(tenant);
+    for (auto& [other, rings] : ledgers_)
+      for (LedgerRing& ring : rings) ring.Forget(tenant);
   });
 }
 void Compute::SetTerms(uint64_t tenant, const ComputeTerms& terms) {
@@ -128,11 +130,6 @@ std::vector<arbiter::SeatStats> Compute::StatsOf(uint64_t tenant) const {
   if (const auto it = views_.find(tenant); it != views_.end())
     for (const ShareView& share : it->second) out.push_back(share.stats);
   return out;
-}
-
-std::vector<Ledger> Compute::SpentOf(uint64_t tenant, Nanos span) const {
-  const Nanos now = Now();
-  return SpentOf(tenant, now - span, now);
 }
 
 std::vector<Ledger> Compute::SpentOf(uint64_t tenant, Nanos from, Nanos to) const {

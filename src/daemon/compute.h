@@ -44,9 +44,8 @@ class Compute {
   // The newest figures; empty for a tenant that has just come.
   TenantView ViewOf(uint64_t tenant) const;
   std::vector<arbiter::SeatStats> StatsOf(uint64_t tenant) const;  // by share
-  // Where its time went in the last `span`, or since it came: by share; empty for one just come.
-  std::vector<Ledger> SpentOf(uint64_t tenant, arbiter::Nanos span) const;
-  // ... and in a stretch of the last minute that lies back.
+  // Where its time went in a stretch of the last minute, or since it came: by share; empty for one
+  // just come.
   std::vector<Ledger> SpentOf(uint64_t tenant, arbiter::Nanos from, arbiter::Nanos to) const;
   // The thread has looked within the last two seconds. When it has not, the tenants' heartbeats
   // stop, and their gates open (or stay shut) as for a dead daemon.

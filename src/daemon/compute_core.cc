@@ -216,7 +216,7 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     device.due = Nanos::max();
     SetGates(device, now);
     for (Seat* seat : device.seats)
-      seat->seen = {.processes = !seat->meter->empty(), .alone = true, .held = HeldOf(*seat)};
+      seat->seen = {.processes = !seat->meter->empty(), .alone = true};
     EnterInLedgers(d, now);
     return;
   }
@@ -260,7 +260,6 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   }
   device.changed = false;
   SetGates(device, now);
-  for (Seat* seat : device.seats) seat->seen.held = HeldOf(*seat);
   // Each waits for each: a crowd's entries cost its square.
   const Nanos entry =
       kEntry * std::clamp<int64_t>(static_cast<int64_t>(device.seats.size()) / 8, 1, 32);
@@ -307,13 +306,14 @@ void ComputeCore::EnterInLedgers(unsigned d, Nanos now) {
         ledger.AddWait(other->tenant, its);
         named += its;
       }
-      ledger.AddWait(0, rest - named);
+      ledger.AddWait(Ledger::kNobody, rest - named);
     }
     const uint64_t copy_ns = seat->meter->Totals().copy_ns;
     ledger.copying_ns += static_cast<int64_t>(copy_ns - seat->copy_ns_then);
     seat->copy_ns_then = copy_ns;
     ledger.at = now;
     seat->sight = seat->seen;
+    seat->sight.held = HeldOf(*seat);
     ledger.rest = RestOf(seat->sight, false);
   }
 }

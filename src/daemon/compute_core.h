@@ -80,7 +80,7 @@ class ComputeCore {
     Nanos active_at{-1'000'000'000'000};
     Ledger ledger;
     Sight sight;  // at the last entry into the ledger
-    Sight seen;   // now
+    Sight seen;   // now, but for what holds it
     int64_t used_then = 0, ran = 0;
     uint64_t copy_ns_then = 0;
   };

@@ -249,14 +249,9 @@ void Daemon::SampleForever() {
 void Daemon::WatchFaults() {
   constexpr milliseconds kWait{200};  // how late the end of this daemon may be heard of
   KernelLog log;
-  while (!ending_) {
-    const uint64_t from = MonotonicNs();
-    if (const std::optional<device::Fault> fault = source_->WaitFault(kWait)) {
+  while (!ending_)
+    if (const std::optional<device::Fault> fault = source_->WaitFault(kWait))
       node_->OnFault(*fault, log.Read());
-    } else if (MonotonicNs() - from < 100'000'000) {
-      std::this_thread::sleep_for(kWait);  // an error, as of a GPU that is lost: at once each time
-    }
-  }
 }
 
 void Daemon::Run() { loop_->Run(); }

@@ -27,7 +27,12 @@ void Ledger::AddWait(uint64_t tenant, int64_t wait_ns) {
 }
 
 void Ledger::Forget(uint64_t tenant) {
-  std::erase_if(waited_for, [=](const auto& one) { return one.first == tenant; });
+  const auto its = std::find_if(waited_for.begin(), waited_for.end(),
+                                [=](const auto& one) { return one.first == tenant; });
+  if (its == waited_for.end()) return;
+  const int64_t ns = its->second;
+  waited_for.erase(its);
+  AddWait(kEnded, ns);
 }
 
 Part RestOf(const Sight& s, bool others_ran) {
@@ -62,6 +67,10 @@ void LedgerRing::Push(const Ledger& ledger) {
   }
   ring_.push_back(ledger);
   if (ring_.size() > kKept) ring_.pop_front();
+}
+
+void LedgerRing::Forget(uint64_t tenant) {
+  for (Ledger& ledger : ring_) ledger.Forget(tenant);
 }
 
 Ledger LedgerRing::At(arbiter::Nanos time) const {

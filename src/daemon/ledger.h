@@ -37,13 +37,15 @@ struct Ledger {
   std::array<int64_t, kParts> ns{};
   int64_t copying_ns = 0;   // in blocking copies, summed over threads; part of kHost or kGpu
   Part rest = Part::kHost;  // what time after `at` is until the next look
-  // Of kTurn: by tenant who ran meanwhile; 0 = nobody (the device changed hands, or idled).
+  // Of kTurn: by tenant who ran meanwhile; kNobody: the device changed hands, or idled; kEnded: all
+  // that have ended.
+  static constexpr uint64_t kNobody = 0, kEnded = UINT64_MAX;
   std::vector<std::pair<uint64_t, int64_t>> waited_for;
 
   int64_t& operator[](Part part) { return ns[static_cast<size_t>(part)]; }
   int64_t operator[](Part part) const { return ns[static_cast<size_t>(part)]; }
   void AddWait(uint64_t tenant, int64_t wait_ns);
-  // It has ended, and its id is never used again.
+  // It has ended: its id is never used again, what was waited for it goes to kEnded.
   void Forget(uint64_t tenant);
 };
 
@@ -68,6 +70,8 @@ class LedgerRing {
  public:
   static constexpr size_t kKept = 64;
   void Push(const Ledger& ledger);
+  // Of all that are kept: the difference of two says the same under the other name.
+  void Forget(uint64_t tenant);
   bool empty() const { return ring_.empty(); }
   arbiter::Nanos oldest() const { return ring_.front().at; }
   // As it stood at `time`: between two that are kept, in proportion; after the newest, as `rest`

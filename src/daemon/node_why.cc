@@ -30,6 +30,17 @@ Result<nlohmann::json> Node::Why(const std::string& name) const {
   const Tenant& tenant = found->second;
   const Nanos now(MonotonicNs());
   const std::vector<Ledger> spent = compute_.SpentOf(tenant.id, now - kSpan, now);
+  // The stretches in which it was refused memory: they may touch, but count once.
+  uint64_t refusals = 0;
+  std::vector<std::vector<Ledger>> refused;
+  Nanos until{0};
+  for (const Tenant::Refused& r : tenant.refused) {
+    if (Nanos(r.at_ns) < now - kSpan) continue;
+    refusals += r.count;
+    const Nanos from = std::max(until, Nanos(r.at_ns) - Nanos(kBeforeNs));
+    until = std::min(now, Nanos(r.at_ns) + Nanos(kAfterNs));
+    if (from < until) refused.push_back(compute_.SpentOf(tenant.id, from, until));
+  }
   const TenantFigures figures = FiguresOf(tenant);
   nlohmann::json shares = nlohmann::json::array();
   for (unsigned s = 0; s < tenant.shares.size() && s < spent.size(); ++s) {
@@ -38,24 +49,16 @@ Result<nlohmann::json> Node::Why(const std::string& name) const {
                 .cap_percent = figures.cap_percent,
                 .part_percent = figures.shares[s].part_percent,
                 .batch = tenant.record.share.share_class == Class::kBatch};
-    Nanos until{0};  // stretches may touch, but count once
-    for (const Tenant::Refused& r : tenant.refused) {
-      if (Nanos(r.at_ns) < now - kSpan) continue;
-      in.refusals += r.count;
-      const Nanos from = std::max(until, Nanos(r.at_ns) - Nanos(kBeforeNs));
-      until = std::min(now, Nanos(r.at_ns) + Nanos(kAfterNs));
-      if (from >= until) continue;
-      const std::vector<Ledger> then = compute_.SpentOf(tenant.id, from, until);
+    in.refusals = refusals;
+    for (const std::vector<Ledger>& then : refused)
       if (s < then.size())
         in.refused_ns += then[s][Part::kHost] - std::min(then[s].copying_ns, then[s][Part::kHost]);
-    }
     for (const auto& [id, ns] : spent[s].waited_for) {
       const auto other = tenants_.find(id);
-      // Who has gone since has no name any more.
-      if (id != 0 && other == tenants_.end())
-        in.others.push_back({"(ended)", 0, ns});
-      else if (id == 0)
+      if (id == Ledger::kNobody)
         in.others.push_back({"", 0, ns});
+      else if (other == tenants_.end())
+        in.others.push_back({"(ended)", 0, ns});
       else
         in.others.push_back(
             {other->second.record.name, other->second.record.share.compute.milli / 1000.0, ns});

@@ -111,7 +111,8 @@ TEST(LedgerRing, BetweenTwoAndAfterTheNewest) {
   l.AddWait(5, 100);
   l.AddWait(6, 100);
   l.Forget(6);
-  EXPECT_EQ(l.waited_for.size(), 1u);
+  ASSERT_EQ(l.waited_for.size(), 2u);
+  EXPECT_EQ(l.waited_for[1], (std::pair{Ledger::kEnded, int64_t{100}}));
   l.rest = Part::kAlone;
   ring.Push(l);
   EXPECT_EQ(ring.At(seconds(9)).at, seconds(10));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <thread>
 
 #include "src/abi/nvml.h"
 
@@ -262,9 +263,10 @@ bool Nvml::WatchFaults() {
 
 std::optional<Fault> Nvml::WaitFault(std::chrono::milliseconds timeout) {
   nvmlEventData_t data{};
-  if (wait_(faults_, &data, static_cast<unsigned>(timeout.count())) != NVML_SUCCESS ||
-      data.eventType != nvmlEventTypeXidCriticalError)
-    return std::nullopt;
+  const nvmlReturn_t r = wait_(faults_, &data, static_cast<unsigned>(timeout.count()));
+  // An error, as of a GPU that is lost, comes at once each time.
+  if (r != NVML_SUCCESS && r != NVML_ERROR_TIMEOUT) std::this_thread::sleep_for(timeout);
+  if (r != NVML_SUCCESS || data.eventType != nvmlEventTypeXidCriticalError) return std::nullopt;
   const auto at = std::find(handles_.begin(), handles_.end(), data.device);
   if (at == handles_.end()) return std::nullopt;
   return Fault{static_cast<unsigned>(at - handles_.begin()), data.eventData};
