@@ -4,23 +4,36 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
+#include <map>
 
 namespace divvy::placement {
 namespace {
 
-constexpr size_t kMaxCpuSizes = 96;
+constexpr size_t kMaxSingleCpuSizes = 96, kMaxMultiCpuSizes = 192;
 constexpr size_t kCpuStarts = 2048;
 constexpr size_t kMaxComputeSizes = 120;
 constexpr size_t kMaxMemorySizes = 30;
 
-// Sorted, distinct, and thinned to `most` by keeping every k-th (the largest always stays).
-void Thin(std::vector<int32_t>* v, size_t most) {
-  std::sort(v->begin(), v->end());
-  v->erase(std::unique(v->begin(), v->end()), v->end());
-  if (v->size() <= most) return;
+constexpr size_t kWide = kMaxDevices + 1;
+
+using Weighted = std::map<int32_t, double>;  // sizes, and what of the mix has them
+
+// The sizes; if they are more than `most`, those that part the mix evenly. The largest always
+// stays, and so does a size that makes up more than such a part.
+std::vector<int32_t> Thin(const Weighted& sizes, size_t most) {
+  double total = 0, passed = 0;
+  for (const auto& [size, weight] : sizes) total += weight;
   std::vector<int32_t> kept;
-  for (size_t i = 1; i <= most; ++i) kept.push_back((*v)[i * v->size() / most - 1]);
-  *v = std::move(kept);
+  size_t parts = 0;  // of the mix that end at or before the last one kept
+  for (auto it = sizes.begin(); it != sizes.end(); ++it) {
+    passed += it->second;
+    const auto now = static_cast<size_t>(passed / total * static_cast<double>(most) + 1e-9);
+    if (sizes.size() > most && now == parts && std::next(it) != sizes.end()) continue;
+    parts = now;
+    kept.push_back(it->first);
+  }
+  return kept;
 }
 
 // How many of the sizes are at most `amount`: the amount's bucket.
@@ -35,30 +48,35 @@ size_t Needs(const std::vector<int32_t>& sizes, int32_t size) {
 
 }  // namespace
 
+void ExpectedUse::CpuSizes::Index() {
+  shift = 0;
+  const auto most = static_cast<size_t>(sizes.empty() ? 0 : sizes.back());
+  while (most >> shift >= kCpuStarts) ++shift;
+  start.clear();
+  for (size_t i = 0; i <= most >> shift; ++i) {
+    start.push_back(
+        static_cast<uint8_t>(placement::Bucket(sizes, static_cast<int32_t>(i << shift))));
+  }
+}
+
 void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& cluster,
                         const Weights& weights) {
-  std::vector<int32_t> compute_sizes;
-  cpu_sizes_.clear();
-  memory_sizes_.clear();
+  Weighted single_cpu, multi_cpu, compute, memory;
   double total = 0;
   for (const MixEntry& e : entries) {
-    total += e.count * (e.shape.devices + weights.base);
+    const double weight = e.count * (e.shape.devices + weights.base);
+    total += weight;
     if (e.shape.devices == 0) continue;
-    cpu_sizes_.push_back(e.shape.cpu_milli);
-    if (e.shape.devices == 1) compute_sizes.push_back(e.shape.compute_milli);
-    if (e.shape.device_memory_mib > 0) memory_sizes_.push_back(e.shape.device_memory_mib);
+    (e.shape.devices == 1 ? single_cpu : multi_cpu)[e.shape.cpu_milli] += weight;
+    if (e.shape.devices == 1) compute[e.shape.compute_milli] += weight;
+    if (e.shape.device_memory_mib > 0) memory[e.shape.device_memory_mib] += weight;
   }
-  Thin(&cpu_sizes_, kMaxCpuSizes);
-  cpu_shift_ = 0;
-  const auto most_cpu = static_cast<size_t>(cpu_sizes_.empty() ? 0 : cpu_sizes_.back());
-  while (most_cpu >> cpu_shift_ >= kCpuStarts) ++cpu_shift_;
-  cpu_start_.clear();
-  for (size_t i = 0; i <= most_cpu >> cpu_shift_; ++i) {
-    cpu_start_.push_back(
-        static_cast<uint8_t>(Bucket(cpu_sizes_, static_cast<int32_t>(i << cpu_shift_))));
-  }
-  Thin(&compute_sizes, kMaxComputeSizes);
-  Thin(&memory_sizes_, kMaxMemorySizes);
+  single_cpu_.sizes = Thin(single_cpu, kMaxSingleCpuSizes);
+  multi_cpu_.sizes = Thin(multi_cpu, kMaxMultiCpuSizes);
+  single_cpu_.Index();
+  multi_cpu_.Index();
+  const std::vector<int32_t> compute_sizes = Thin(compute, kMaxComputeSizes);
+  memory_sizes_ = Thin(memory, kMaxMemorySizes);
   for (int32_t c = 0; c <= kWholeMilli; ++c) {
     compute_bucket_[c] = static_cast<uint8_t>(Bucket(compute_sizes, c));
   }
@@ -84,28 +102,29 @@ void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& clu
   }
   slots_ = std::max<size_t>(1, counts.size());
 
-  const size_t cpus = cpu_sizes_.size() + 1;
+  const size_t single_rows = single_cpu_.sizes.size() + 1, multi_rows = multi_cpu_.sizes.size() + 1;
   const size_t cells = compute_buckets_ * memory_buckets_;
-  std::vector<double> single(tables.size() * cpus * cells, 0);
-  constexpr size_t kWide = kMaxDevices + 1;
-  std::vector<double> multi(tables.size() * cpus * slots_ * kWide, 0);
+  std::vector<double> single(tables.size() * single_rows * cells, 0);
+  const size_t wide = slots_ * kWide;
+  std::vector<double> multi(tables.size() * multi_rows * wide, 0);
   for (size_t t = 0; t < tables.size(); ++t) {
     for (const MixEntry& e : entries) {
       if (e.shape.devices == 0 || (e.shape.models >> tables[t] & 1) == 0) continue;
       const double share = e.count * (e.shape.devices + weights.base) / total;
-      const size_t row = t * cpus + Needs(cpu_sizes_, e.shape.cpu_milli);
       if (e.shape.devices == 1) {
+        const size_t row = t * single_rows + Needs(single_cpu_.sizes, e.shape.cpu_milli);
         const size_t c = Needs(compute_sizes, e.shape.compute_milli);
         const size_t m =
             e.shape.device_memory_mib > 0 ? Needs(memory_sizes_, e.shape.device_memory_mib) : 0;
         single[row * cells + c * memory_buckets_ + m] += share;
       } else if (e.shape.devices <= kMaxDevices) {
+        const size_t row = t * multi_rows + Needs(multi_cpu_.sizes, e.shape.cpu_milli);
         const int32_t k = e.shape.devices;
         for (size_t i = 0; i < counts.size(); ++i) {
           for (int32_t whole = 1; whole <= counts[i] && k <= counts[i]; ++whole) {
             const double part =
                 weights.near_part * std::pow(double(whole % k) / k, weights.near_power);
-            multi[(row * slots_ + i) * kWide + static_cast<size_t>(whole)] +=
+            multi[row * wide + i * kWide + static_cast<size_t>(whole)] +=
                 share * weights.whole * kWholeMilli * k * (whole / k + part);
           }
         }
@@ -113,8 +132,7 @@ void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& clu
     }
     // A device serves every request that needs no more CPU, compute and memory than it has.
     const auto add = [](std::vector<double>* v, size_t to, size_t from) { (*v)[to] += (*v)[from]; };
-    for (size_t r = 0; r < cpus; ++r) {
-      const size_t row = t * cpus + r;
+    for (size_t row = t * single_rows; row < (t + 1) * single_rows; ++row) {
       for (size_t c = 0; c < compute_buckets_; ++c) {
         for (size_t m = 1; m < memory_buckets_; ++m) {
           add(&single, row * cells + c * memory_buckets_ + m,
@@ -124,11 +142,11 @@ void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& clu
       for (size_t i = memory_buckets_; i < cells; ++i) {
         add(&single, row * cells + i, row * cells + i - memory_buckets_);
       }
-      if (r == 0) continue;
+      if (row == t * single_rows) continue;
       for (size_t i = 0; i < cells; ++i) add(&single, row * cells + i, (row - 1) * cells + i);
-      for (size_t i = 0; i < slots_ * kWide; ++i) {
-        add(&multi, row * slots_ * kWide + i, (row - 1) * slots_ * kWide + i);
-      }
+    }
+    for (size_t row = t * multi_rows + 1; row < (t + 1) * multi_rows; ++row) {
+      for (size_t i = 0; i < wide; ++i) add(&multi, row * wide + i, (row - 1) * wide + i);
     }
   }
   single_.resize(single.size());

@@ -50,12 +50,18 @@ class ExpectedUse {
   Row At(const Node& node, int32_t cpu_left) const;
 
  private:
+  // What requests want of CPU, ascending: how many of these sizes an amount suffices for.
+  struct CpuSizes {
+    std::vector<int32_t> sizes;
+    std::vector<uint8_t> start;  // by amount >> shift: a bucket not above the right one
+    int shift = 0;
+    void Index();
+    size_t Bucket(int32_t cpu_left) const;
+  };
   size_t MemoryBucket(int32_t memory_left) const;
-  size_t CpuBucket(int32_t cpu_left) const;
 
-  std::vector<int32_t> cpu_sizes_;  // distinct, ascending
-  std::vector<uint8_t> cpu_start_;  // by cpu_left >> cpu_shift_: a bucket not above the right one
-  int cpu_shift_ = 0;
+  // Apart, so that few large requests among very many sizes of small ones keep theirs.
+  CpuSizes single_cpu_, multi_cpu_;
   std::array<uint8_t, kWholeMilli + 1> compute_bucket_{};
   std::vector<int32_t> memory_sizes_;
   size_t compute_buckets_ = 1;
@@ -70,11 +76,11 @@ class ExpectedUse {
   std::vector<int64_t> multi_;   // [table][cpu][slot][whole devices]
 };
 
-inline size_t ExpectedUse::CpuBucket(int32_t cpu_left) const {
-  const size_t n = cpu_sizes_.size();
-  const auto at = static_cast<size_t>(std::max(0, cpu_left)) >> cpu_shift_;
-  size_t bucket = at < cpu_start_.size() ? cpu_start_[at] : n;
-  while (bucket < n && cpu_sizes_[bucket] <= cpu_left) ++bucket;
+inline size_t ExpectedUse::CpuSizes::Bucket(int32_t cpu_left) const {
+  const size_t n = sizes.size();
+  const auto at = static_cast<size_t>(std::max(0, cpu_left)) >> shift;
+  size_t bucket = at < start.size() ? start[at] : n;
+  while (bucket < n && sizes[bucket] <= cpu_left) ++bucket;
   return bucket;
 }
 
@@ -87,9 +93,10 @@ inline ExpectedUse::Row ExpectedUse::At(const Node& node, int32_t cpu_left) cons
     return row;
   }
   const Place place = place_of_pool_[node.pool];
-  const size_t at = place.table * (cpu_sizes_.size() + 1) + CpuBucket(cpu_left);
-  row.single_ = single_.data() + at * compute_buckets_ * memory_buckets_;
-  row.multi_ = multi_.data() + (at * slots_ + place.slot) * (kMaxDevices + 1);
+  const size_t single = place.table * (single_cpu_.sizes.size() + 1) + single_cpu_.Bucket(cpu_left);
+  const size_t multi = place.table * (multi_cpu_.sizes.size() + 1) + multi_cpu_.Bucket(cpu_left);
+  row.single_ = single_.data() + single * compute_buckets_ * memory_buckets_;
+  row.multi_ = multi_.data() + (multi * slots_ + place.slot) * (kMaxDevices + 1);
   return row;
 }
 
