@@ -1,8 +1,6 @@
 // divvy advise: runs a program alone on a GPU, watched, and says which share to ask for.
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,11 +9,12 @@
 #include <sstream>
 #include <thread>
 
+#include "src/base/clock.h"
 #include "src/base/unique_fd.h"
 #include "src/cli/advise/observation.h"
 #include "src/cli/app.h"
-#include "src/cli/process/keeper.h"
-#include "src/cli/process/supervise.h"
+#include "src/cli/in_share.h"
+#include "src/cli/recording.h"
 #include "src/cli/table.h"
 #include "src/cli/tenancy.h"
 #include "src/cli/verbs.h"
@@ -36,20 +35,13 @@ struct AdviseOptions {
   Format format = Format::kText;
 };
 
-double NowS() {
-  timespec t;
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
-}
-
 // Reads what the tenant's recording gained, until told to stop; then once more.
 class Watcher {
  public:
-  Watcher(const Tenancy& tenancy, uint64_t head, double dilation)
+  Watcher(const Tenancy& tenancy, Recording recording)
       : api_(tenancy.machine.api),
         path_("/v1/tenants/" + tenancy.name),
-        next_(head),
-        dilation_(dilation),
+        recording_(std::move(recording)),
         began_s_(NowS()),
         stop_(::eventfd(0, EFD_CLOEXEC)),
         thread_([this] { Run(); }) {}
@@ -65,7 +57,7 @@ class Watcher {
     Read(true);
     return seen_;
   }
-  double Seconds() const { return (NowS() - began_s_) / dilation_; }
+  double Seconds() const { return (NowS() - began_s_) / recording_.dilation(); }
   uint64_t refused() const { return refused_; }
 
  private:
@@ -76,14 +68,13 @@ class Watcher {
   }
   void Read(bool memory) {
     const double now_s = Seconds();
-    const auto part = api_.Get(path_ + "/recording?since=" + std::to_string(next_));
-    if (part.ok()) {
-      next_ = part->value("head", next_);
-      seen_.Lost(part->value("lost", uint64_t{0}));
-      for (const json& r : part->value("records", json::array()))
-        seen_.Add(static_cast<Observation::Kind>(
-                      std::min<unsigned>(r.at(4).get<unsigned>(), Observation::kKinds - 1)),
-                  r.at(0).get<double>() / 10 / dilation_, r.at(5).get<int>() != 0);
+    const uint64_t lost_before = recording_.lost();
+    if (const auto part = recording_.Read(); part.ok()) {
+      seen_.Lost(recording_.lost() - lost_before);
+      for (const Recording::Operation& one : *part)
+        seen_.Add(
+            static_cast<Observation::Kind>(std::min<unsigned>(one.kind, Observation::kKinds - 1)),
+            one.length_us, one.synced);
       seen_.Mark(now_s);
     }
     if (!memory) return;
@@ -99,8 +90,9 @@ class Watcher {
 
   const ApiClient api_;
   const std::string path_;
-  uint64_t next_, refused_ = 0;
-  const double dilation_, began_s_;
+  Recording recording_;
+  uint64_t refused_ = 0;
+  const double began_s_;
   Observation seen_;
   UniqueFd stop_;
   std::thread thread_;
@@ -235,9 +227,8 @@ std::string TextOf(const json& r) {
 }
 
 void Tell(const AdviseOptions& options, const json& report) {
-  const std::string text = options.format == Format::kJson
-                               ? report.dump(2, ' ', false, json::error_handler_t::replace) + "\n"
-                               : TextOf(report);
+  const std::string text =
+      options.format == Format::kJson ? JsonText(report) + "\n" : TextOf(report);
   if (options.file.empty()) {
     std::fputs(text.c_str(), stderr);  // stdout is the command's
     return;
@@ -263,29 +254,14 @@ void Advise(const AdviseOptions& options, const std::vector<std::string>& rest) 
   const Result<Tenancy> made = MakeTenant(request);
   if (!made.ok()) fail(made.error());
   const Tenancy& tenancy = *made;
-  const auto begun = tenancy.machine.api.Post("/v1/tenants/" + tenancy.name + "/recording",
-                                              {{"for_ms", kLongestMs}});
-  if (!begun.ok()) {
+  Result<Recording> recording = Recording::Begin(tenancy.machine, tenancy.name, kLongestMs);
+  if (!recording.ok()) {
     DropTenant(tenancy);
-    fail(begun.error());
+    fail(recording.error());
   }
-  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-  const SignalWatch watch;
-  const Result<pid_t> child = Launch(
-      command, [&] { return Prepare(tenancy.delivery); }, &watch);
-  if (!child.ok()) {
-    DropTenant(tenancy);
-    Fail(child.error(), child.error().code == ErrorCode::kNotFound ? kNoCommand
-                        : child.error().code == ErrorCode::kDenied ? kCannotRun
-                                                                   : kRunFailed);
-  }
-  Ended ended;
-  Watcher watcher(tenancy, begun->value("head", uint64_t{0}),
-                  std::max(1.0, begun->value("dilation", 1.0)));
-  {
-    const DaemonKeeper keeper(tenancy.machine);
-    ended = watch.WaitFor(*child);
-  }
+  const InShare running(tenancy, command);
+  Watcher watcher(tenancy, std::move(*recording));
+  const Ended ended = running.Await();
   const double seconds = watcher.Seconds();
   const Observation& seen = watcher.Stop();
   Advice advice = AdviceFor(seen);

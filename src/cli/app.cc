@@ -6,24 +6,32 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/error_word.h"
-
 #include "src/base/sim_spec.h"
 
 namespace divvy::cli {
 
 namespace {
 FILE* json_errors = nullptr;  // where a failing verb prints its error as JSON; nullptr: nowhere
+
+// Names and command lines may hold bytes that are not UTF-8: they are replaced, not thrown over.
+std::string Dump(const nlohmann::json& document, int indent) {
+  return document.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 }  // namespace
 
 nlohmann::json ErrorJson(const Error& error) {
   return {{"code", ErrorWord(error.code)}, {"message", error.message}};
 }
 
-// Names and command lines may hold bytes that are not UTF-8: they are replaced, not thrown over.
+std::string JsonText(const nlohmann::json& document) { return Dump(document, 2); }
+
 void PrintJson(const nlohmann::json& answer) {
-  constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
-  std::printf("%s\n", answer.dump(2, ' ', false, kReplace).c_str());
+  std::printf("%s\n", JsonText(answer).c_str());
   json_errors = nullptr;
+}
+
+void PrintJsonLine(const nlohmann::json& one, FILE* out) {
+  std::fprintf(out, "%s\n", Dump(one, -1).c_str());
 }
 
 void ErrorsAsJsonTo(FILE* out) { json_errors = out; }
@@ -51,9 +59,7 @@ void Fail(const Error& error, int status) {
   std::fflush(stdout);
   std::fprintf(stderr, "divvy: %s\n", error.message.c_str());
   if (json_errors != nullptr) {
-    const nlohmann::json body{{"error", ErrorJson(error)}};
-    std::fprintf(json_errors, "%s\n",
-                 body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    PrintJsonLine({{"error", ErrorJson(error)}}, json_errors);
     std::fflush(json_errors);
   }
   Exit(status);

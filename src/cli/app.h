@@ -33,7 +33,10 @@ int StatusOf(const Error& error);
 // Where `-o json` was asked for, every verb prints one JSON document to stdout: its answer by this
 // or, when it fails, {"error": {"code": "no_room", "message": "..."}}.
 void PrintJson(const nlohmann::json& answer);
-nlohmann::json ErrorJson(const Error& error);  // the {"code", "message"}
+// On one line, for what comes one after another, or goes elsewhere than an answer.
+void PrintJsonLine(const nlohmann::json& one, FILE* out = stdout);
+std::string JsonText(const nlohmann::json& document);  // as PrintJson prints it, without the end
+nlohmann::json ErrorJson(const Error& error);          // the {"code", "message"}
 // For a verb whose stdout is somebody else's: the error goes to stderr, on a line of its own.
 void ErrorsAsJsonTo(FILE* out);  // nullptr: not at all
 

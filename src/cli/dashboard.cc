@@ -62,8 +62,7 @@ void Dashboard(const DashboardOptions& options) {
   const std::string forward = "ssh -L 8080:" + socket + " " + HostName();
   const bool open = !url.empty() && !options.no_open && HasDisplay() && Open(url);
   if (options.format == Format::kJson) {
-    const json report{{"url", url}, {"opened", open}, {"socket", socket}, {"forward", forward}};
-    std::printf("%s\n", report.dump(2).c_str());
+    PrintJson({{"url", url}, {"opened", open}, {"socket", socket}, {"forward", forward}});
     return;
   }
   if (!url.empty()) {

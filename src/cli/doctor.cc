@@ -76,12 +76,11 @@ void Doctor(const DoctorOptions& options) {
                       {"message", f.message},
                       {"advice", f.advice},
                       {"command", f.command}});
-    const json report{{"machine", MachineOf(options.sim).Name()},
-                      {"works", stops == 0},
-                      {"stops", stops},
-                      {"warnings", Count(findings, Level::kWarning)},
-                      {"findings", list}};
-    std::printf("%s\n", report.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+    PrintJson({{"machine", MachineOf(options.sim).Name()},
+               {"works", stops == 0},
+               {"stops", stops},
+               {"warnings", Count(findings, Level::kWarning)},
+               {"findings", list}});
   } else {
     PrintText(findings, options.quiet);
   }

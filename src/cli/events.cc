@@ -86,10 +86,9 @@ std::string LineOf(const json& event) {
   return Printable(line);
 }
 
-void Show(json event, const Machine& machine, const EventsOptions& options) {
-  event["machine"] = machine.Name();
-  if (options.format == Format::kJson)
-    std::printf("%s\n", event.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+void Show(const json& event, Format format) {
+  if (format == Format::kJson)
+    PrintJsonLine(event);
   else
     std::printf("%s\n", LineOf(event).c_str());
 }
@@ -138,7 +137,9 @@ void Follow(std::vector<Followed> all, const EventsOptions& options, const Start
       for (StreamFrame& frame : frames) {
         if (frame.type != "event") continue;
         f.seen = frame.data.value("seq", f.seen);
-        if (Wanted(frame.data, options, start)) Show(std::move(frame.data), f.machine, options);
+        if (!Wanted(frame.data, options, start)) continue;
+        frame.data["machine"] = f.machine.Name();
+        Show(frame.data, options.format);
       }
       if (!open) f.stream.reset();
     }
@@ -174,12 +175,7 @@ void Events(const EventsOptions& options) {
     PrintJson({{"events", std::move(all)}});
     return;
   }
-  for (const json& event : all) {
-    if (options.format == Format::kJson)
-      std::printf("%s\n", event.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
-    else
-      std::printf("%s\n", LineOf(event).c_str());
-  }
+  for (const json& event : all) Show(event, options.format);
   std::fflush(stdout);
   if (options.follow) Follow(std::move(followed), options, start);
 }

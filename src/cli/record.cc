@@ -11,6 +11,7 @@
 #include "src/base/clock.h"
 #include "src/cli/app.h"
 #include "src/cli/machines.h"
+#include "src/cli/recording.h"
 #include "src/cli/tenancy.h"
 #include "src/cli/verbs.h"
 
@@ -27,11 +28,7 @@ struct Options {
   int64_t for_ns = 10'000'000'000;
 };
 
-struct Operation {
-  double length_us, gap_us;
-  unsigned device, kind;
-  bool synced;
-};
+using Operation = Recording::Operation;
 
 double Rounded(double us) { return std::round(us * 10) / 10; }
 
@@ -99,29 +96,21 @@ void Record(const Options& options) {
   ErrorsAsJsonTo(nullptr);  // its -o is a file
   OrFail(CheckName(options.name));
   const Machine machine = OrFail(FindTenant(options.name, options.sim));
-  const std::string path = "/v1/tenants/" + options.name;
-  const json tenant = OrFail(machine.api.Get(path));
-  const json begun = OrFail(
-      machine.api.Post(path + "/recording", {{"for_ms", options.for_ns / 1'000'000 + 2000}}));
-  const double dilation = std::max(1.0, begun.value("dilation", 1.0));
-  auto next = begun.value("head", uint64_t{0});
-  uint64_t lost = 0, seen = 0;
+  const json tenant = OrFail(machine.api.Get("/v1/tenants/" + options.name));
+  Recording recording =
+      OrFail(Recording::Begin(machine, options.name, options.for_ns / 1'000'000 + 2000));
+  size_t seen = 0;
   std::vector<Operation> operations;
   for (const double until = NowS() + static_cast<double>(options.for_ns) / 1e9; NowS() < until;) {
     ::nanosleep(&kBetween, nullptr);
-    const auto part = machine.api.Get(path + "/recording?since=" + std::to_string(next));
+    const auto part = recording.Read();
     if (!part.ok()) break;  // it has ended: what was recorded is told
-    next = part->value("head", next);
-    lost += part->value("lost", uint64_t{0});
-    for (const json& r : part->value("records", json::array())) {
-      ++seen;
-      if (operations.size() < kMostOperations)
-        operations.push_back({r.at(0).get<double>() / 10 / dilation,
-                              r.at(1).get<double>() / 10 / dilation, r.at(3), r.at(4),
-                              r.at(5).get<int>() != 0});
-    }
+    seen += part->size();
+    const size_t room = kMostOperations - operations.size();
+    operations.insert(operations.end(), part->begin(),
+                      part->begin() + static_cast<ptrdiff_t>(std::min(room, part->size())));
   }
-  static_cast<void>(machine.api.Delete(path + "/recording").ok());
+  recording.End();
   if (operations.empty())
     Fail(Unavailable("'" + options.name + "' submitted no GPU work while it was recorded"));
   const std::string text = MixOf(tenant, operations).dump(1) + "\n";
@@ -132,8 +121,8 @@ void Record(const Options& options) {
     if (!(out << text) || !out.flush()) Fail(Error{ErrorCode::kIo, "cannot write " + options.file});
   }
   std::fprintf(stderr, "divvy: %zu of %llu operations written%s\n", operations.size(),
-               static_cast<unsigned long long>(seen + lost),
-               lost > 0 ? "; some came too fast to be read" : "");
+               static_cast<unsigned long long>(seen + recording.lost()),
+               recording.lost() > 0 ? "; some came too fast to be read" : "");
 }
 
 }  // namespace

@@ -1,15 +1,12 @@
 // divvy run: a command in a share. Asks the daemon (starting one if none runs), puts the shim into
 // the command, and then behaves as the command would.
-#include <sys/prctl.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <sstream>
 
 #include "src/cli/app.h"
-#include "src/cli/process/keeper.h"
-#include "src/cli/process/supervise.h"
+#include "src/cli/in_share.h"
 #include "src/cli/table.h"
 #include "src/cli/tenancy.h"
 #include "src/cli/verbs.h"
@@ -98,11 +95,6 @@ void ExplainRefusals(const Tenancy& tenancy) {
                SignedAmount(driver).c_str(), device_full > 0 ? "; the device itself was full" : "");
 }
 
-int StatusOfLaunch(const Error& error) {
-  if (error.code == ErrorCode::kNotFound) return kNoCommand;
-  return error.code == ErrorCode::kDenied ? kCannotRun : kRunFailed;
-}
-
 void Run(RunOptions& options, const std::vector<std::string>& rest) {
   ErrorsAsJsonTo(options.format == Format::kJson ? stderr : nullptr);
   if (const Status complete = Complete(options, rest); !complete.ok())
@@ -110,30 +102,17 @@ void Run(RunOptions& options, const std::vector<std::string>& rest) {
   const Result<Tenancy> made = MakeTenant(options.request);
   if (!made.ok()) Fail(made.error(), kRunFailed);
   const Tenancy& tenancy = *made;
-  // Orphans of the command stay ours, so that they can be told from other processes.
-  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-  const SignalWatch watch;
-  const Result<pid_t> child = Launch(
-      options.request.command, [&] { return Prepare(tenancy.delivery); }, &watch);
-  if (!child.ok()) {
-    DropTenant(tenancy);
-    Fail(child.error(), StatusOfLaunch(child.error()));
-  }
-  Ended ended;
-  {
-    const DaemonKeeper keeper(tenancy.machine);
-    ended = watch.WaitFor(*child);
-  }
-  if (options.format == Format::kJson) {
-    const json report{{"name", tenancy.name},
-                      {"machine", tenancy.machine.Name()},
-                      {"devices", tenancy.devices},
-                      {"cooperative", !tenancy.delivery.isolated},
-                      {"pid", *child},
-                      {"status", ended.status},
-                      {"signal", ended.signal}};
-    std::fprintf(stderr, "%s\n", report.dump().c_str());
-  }
+  const InShare command(tenancy, options.request.command);
+  const Ended ended = command.Await();
+  if (options.format == Format::kJson)
+    PrintJsonLine({{"name", tenancy.name},
+                   {"machine", tenancy.machine.Name()},
+                   {"devices", tenancy.devices},
+                   {"cooperative", !tenancy.delivery.isolated},
+                   {"pid", command.pid()},
+                   {"status", ended.status},
+                   {"signal", ended.signal}},
+                  stderr);
   if (ended.status != 0) ExplainRefusals(tenancy);
   RemoveCgroup(tenancy.delivery.cgroup);
   Exit(ended.status);

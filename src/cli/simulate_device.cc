@@ -122,7 +122,7 @@ void SimulateDevice(const SimulateDeviceOptions& options) {
   const MixReport report =
       Measure(mix, tunables, MeasureOptions{.seeds = options.seeds, .native = options.native});
   if (options.format == Format::kJson) {
-    std::printf("%s\n", ToJson(mix, report, options).dump(2).c_str());
+    PrintJson(ToJson(mix, report, options));
   } else {
     PrintText(mix, report, options);
   }

@@ -149,7 +149,7 @@ void Smi(const SmiOptions& options) {
       {"devices", devices}};
   nvml.Call("nvmlShutdown");
   if (options.format == Format::kJson)
-    std::printf("%s\n", report.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+    PrintJson(report);
   else if (options.list)
     for (const json& d : devices)
       std::printf("GPU %u: %s (UUID: %s)\n", d.value("index", 0u), d.value("name", "").c_str(),

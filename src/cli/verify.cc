@@ -84,13 +84,10 @@ void Memory(VerifyOptions& options) {
         "block of the driver.\n",
         passed, rows.size(), ToString(options.request.mem).c_str());
   } else {
-    std::printf("%s\n", json{{"machine",
-                              options.request.sim.empty() ? "real" : "sim/" + options.request.sim},
-                             {"limit_bytes", options.request.mem.n},
-                             {"rows", list},
-                             {"passed", passed == rows.size()}}
-                            .dump(2)
-                            .c_str());
+    PrintJson({{"machine", options.request.sim.empty() ? "real" : "sim/" + options.request.sim},
+               {"limit_bytes", options.request.mem.n},
+               {"rows", list},
+               {"passed", passed == rows.size()}});
   }
   if (passed != rows.size()) Exit(kFailed);
 }

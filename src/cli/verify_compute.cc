@@ -82,7 +82,7 @@ void Verify(Options& options) {
         report.machine == "real" ? "Measured" : ("Simulated (" + report.machine + ")").c_str(),
         report.dilation, report.seconds);
   } else {
-    std::printf("%s\n", out.dump(2).c_str());
+    PrintJson(out);
   }
   if (within != with_budget) Exit(kFailed);
 }
@@ -103,8 +103,7 @@ void AddVerifyHardware(CLI::App& verify) {
   verb->add_option("--seconds", options->seconds, "of each measurement (default 1.5)")
       ->check(NumberFrom(0.2, 60))
       ->type_name("S");
-  verb->callback(
-      [options] { std::printf("%s\n", OrFail(VerifyHardware(*options)).dump(2).c_str()); });
+  verb->callback([options] { PrintJson(OrFail(VerifyHardware(*options))); });
 }
 
 }  // namespace

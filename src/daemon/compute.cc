@@ -1,5 +1,4 @@
 #include "src/daemon/compute.h"
-#include "src/base/clock.h"
 
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -9,8 +8,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
+
+#include "src/base/clock.h"
+#include "src/base/sim_spec.h"
 
 namespace divvy::daemon {
 namespace {
@@ -44,13 +45,8 @@ void SleepUntil(Nanos when) { divvy::SleepUntil(when.count()); }
 }  // namespace
 
 double DilationOf(const std::string& sim_profile) {
-  const size_t at = sim_profile.find('@');
-  if (at == std::string::npos) return 1;
-  size_t from = at + 1;
-  if (from < sim_profile.size() && sim_profile[from] == 'x') ++from;
-  unsigned n = 1;
-  std::from_chars(sim_profile.data() + from, sim_profile.data() + sim_profile.size(), n);
-  return std::max(1u, n);
+  const Result<SimSpec> spec = ParseSimSpec(sim_profile);
+  return spec.ok() ? spec->dilation : 1;
 }
 
 Compute::Compute(unsigned devices, const std::string& sim_profile)

@@ -6,8 +6,6 @@
 
 #include <csignal>
 
-#include "src/base/unique_fd.h"
-
 namespace divvy::cli {
 namespace {
 
@@ -35,19 +33,6 @@ httplib::Client Connect(const std::string& socket, int answer_seconds) {
   client.set_read_timeout(answer_seconds);
   client.set_write_timeout(5);
   return client;
-}
-
-// A connection without a request; invalid when nobody listens.
-UniqueFd Dial(const std::string& socket) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket.size() >= sizeof(address.sun_path)) return UniqueFd();
-  socket.copy(address.sun_path, socket.size());
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (fd.valid() &&
-      ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
-    fd.reset();
-  return fd;
 }
 
 ErrorCode CodeOf(int http_status) {
@@ -92,6 +77,18 @@ Result<nlohmann::json> Read(const ApiClient& client, const httplib::Result& answ
 }
 
 }  // namespace
+
+UniqueFd Dial(const std::string& socket_path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket_path.size() >= sizeof(address.sun_path)) return UniqueFd();
+  socket_path.copy(address.sun_path, socket_path.size());
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd.valid() &&
+      ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+    fd.reset();
+  return fd;
+}
 
 Result<nlohmann::json> ApiClient::Get(const std::string& path) const {
   const NoSigpipe guard;

@@ -8,8 +8,12 @@
 #include <string>
 
 #include "src/base/result.h"
+#include "src/base/unique_fd.h"
 
 namespace divvy::cli {
+
+// A connection to a Unix socket, without a request; invalid when nobody listens there.
+UniqueFd Dial(const std::string& socket_path);
 
 class ApiClient {
  public:

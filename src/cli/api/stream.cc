@@ -3,10 +3,11 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+
+#include "src/cli/api/client.h"
 
 namespace divvy::cli {
 namespace {
@@ -27,16 +28,10 @@ std::string FieldOf(const std::string& frame, const std::string& name) {
 
 Result<EventStream> EventStream::Open(const std::string& socket_path, const std::string& path) {
   EventStream out;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket_path.size() >= sizeof address.sun_path)
-    return Unavailable(socket_path + " is too long");
-  socket_path.copy(address.sun_path, socket_path.size());
-  out.fd_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  out.fd_ = Dial(socket_path);
+  if (!out.fd_.valid()) return Unavailable("no divvyd at " + socket_path);
   const timeval limit{5, 0};
   ::setsockopt(out.fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  if (::connect(out.fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return Unavailable("no divvyd at " + socket_path);
   const std::string ask = "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
   if (::send(out.fd_.get(), ask.data(), ask.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(ask.size()))

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "src/base/paths.h"
+#include "src/base/sim_spec.h"
 #include "src/cli/tenancy.h"
 #include "src/cli/verify/hardware.h"
 #include "src/cli/verify/mix_run.h"
@@ -22,9 +23,9 @@ namespace {
 using nlohmann::json;
 
 constexpr unsigned kRepeats = 3;
-constexpr unsigned kLanes = 4;  // simulated devices at work at once: repeats, and native
-constexpr char kDefaultDilation[] = "x10";  // two noisy cores: their jitter is a tenth of itself
-constexpr double kWindowUs = 10'000;        // of the arbiter, the longest
+constexpr unsigned kLanes = 4;             // simulated devices at work at once: repeats, and native
+constexpr uint32_t kDefaultDilation = 10;  // two noisy cores: their jitter is a tenth of itself
+constexpr double kWindowUs = 10'000;       // of the arbiter, the longest
 
 struct Setup {
   MixMachine machine;
@@ -43,29 +44,20 @@ struct Setup {
   }
 };
 
-double DilationOf(const std::string& sim) {
-  const size_t at = sim.find('@');
-  if (at == std::string::npos) return 1;
-  const size_t digits = sim.find_first_of("0123456789", at);
-  return digits == std::string::npos ? 1 : std::max(1.0, std::atof(sim.c_str() + digits));
-}
-
 // A machine of its own for --sim: nobody else's tenants, and a device more than runs, on which the
 // holder is.
 Status Simulate(const std::string& sim, Setup& setup) {
-  std::string name = sim;
-  if (name.find('@') == std::string::npos) name += std::string("@") + kDefaultDilation;
-  const size_t at = name.find('@');
-  const size_t x = name.rfind('x', at);
-  const bool counted = x != std::string::npos && x + 1 < at && std::isdigit(name[x + 1]) != 0;
-  name = (counted ? name.substr(0, x) : name.substr(0, at)) + "x" + std::to_string(kLanes + 1) +
-         name.substr(at);
+  const Result<SimSpec> spec = ParseSimSpec(sim);
+  if (!spec.ok()) return spec.error();
+  const uint32_t dilation = sim.find('@') == std::string::npos ? kDefaultDilation : spec->dilation;
+  const std::string name =
+      std::string(spec->model) + "x" + std::to_string(kLanes + 1) + "@x" + std::to_string(dilation);
   char dir[] = "/tmp/divvy-verify-XXXXXX";
   if (::mkdtemp(dir) == nullptr) return IoError("cannot make a folder in /tmp", errno);
   setup.runtime_dir = dir;
   ::setenv("DIVVY_RUNTIME_DIR", dir, 1);
   setup.machine.sim = name;
-  setup.machine.dilation = DilationOf(name);
+  setup.machine.dilation = dilation;
   Result<Tenancy> holder = MakeTenant({.sim = name,
                                        .name = "verify",
                                        .gpus = {std::to_string(kLanes)},
