@@ -38,7 +38,7 @@ class Row {
     setText(this.memoryText, amount);
     const used = share.used_percent_1s;
     const of = tenant.compute_percent ? text("guaranteed", percent(tenant.compute_percent)) : text("byWeight");
-    const got = share.metered ? `${percent(used)} · ${of}` : text("notMetered");
+    const got = used !== null ? `${percent(used)} · ${of}` : text("notMetered");
     this.compute.set({ value: used, max: 100, mark: tenant.compute_percent, label: got });
     setText(this.computeText, got);
     setText(this.cells.waiting, percent(share.gate_wait_percent));

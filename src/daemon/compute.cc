@@ -110,8 +110,11 @@ void Compute::Pause(uint64_t tenant, unsigned share, PausedBy by, bool paused) {
 void Compute::Record(uint64_t tenant, bool recording) {
   Tell([=](ComputeCore& core) { core.Record(tenant, recording); });
 }
-void Compute::Debit(uint64_t tenant, unsigned share, Nanos gpu_time) {
-  Tell([=](ComputeCore& core) { core.Debit(tenant, share, gpu_time); });
+void Compute::Debit(uint64_t tenant, unsigned share, Nanos gpu_time, Nanos unseen, Nanos from) {
+  Tell([=](ComputeCore& core) { core.Debit(tenant, share, gpu_time, unseen, from, Now()); });
+}
+void Compute::Seen(uint64_t tenant, unsigned share, Nanos gpu_time, Nanos from) {
+  Tell([=](ComputeCore& core) { core.Seen(tenant, share, gpu_time, from, Now()); });
 }
 
 TenantView Compute::ViewOf(uint64_t tenant) const {

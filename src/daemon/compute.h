@@ -39,7 +39,9 @@ class Compute {
   void RemoveProcess(uint64_t tenant, uint32_t slot);
   void Pause(uint64_t tenant, unsigned share, PausedBy by, bool paused);
   void Record(uint64_t tenant, bool recording);
-  void Debit(uint64_t tenant, unsigned share, arbiter::Nanos gpu_time);
+  void Debit(uint64_t tenant, unsigned share, arbiter::Nanos gpu_time, arbiter::Nanos unseen,
+             arbiter::Nanos from);
+  void Seen(uint64_t tenant, unsigned share, arbiter::Nanos gpu_time, arbiter::Nanos from);
 
   // The newest figures; empty for a tenant that has just come.
   TenantView ViewOf(uint64_t tenant) const;

@@ -93,6 +93,7 @@ void ComputeCore::Leave(uint64_t tenant) {
   for (const auto& seat : it->second.seats) {
     arbiter_.Leave(seat->index, static_cast<arbiter::DeviceIndex>(seat->device));
     std::erase(devices_[seat->device].seats, seat.get());
+    if (devices_[seat->device].sole == seat.get()) devices_[seat->device].sole = nullptr;
     for (Seat* other : devices_[seat->device].seats) other->ledger.Forget(tenant);
     Reweigh(seat->device);
   }
@@ -172,11 +173,61 @@ void ComputeCore::Record(uint64_t tenant, bool recording) {
   }
 }
 
-void ComputeCore::Debit(uint64_t tenant, unsigned share, Nanos gpu_time) {
+void ComputeCore::Debit(uint64_t tenant, unsigned share, Nanos gpu_time, Nanos unseen, Nanos from,
+                        Nanos now) {
   Seat* seat = Find(tenant, share);
   if (seat == nullptr) return;
   arbiter_.Debit(seat->index, static_cast<arbiter::DeviceIndex>(seat->device), gpu_time);
+  // It is no use of this moment.
+  seat->shown.billed_then += gpu_time.count();
+  seat->used_then += gpu_time.count();
+  Show(seat->shown, unseen.count(), from, now);
   Changed(seat->device);
+}
+
+void ComputeCore::Seen(uint64_t tenant, unsigned share, Nanos gpu_time, Nanos from, Nanos now) {
+  Seat* seat = Find(tenant, share);
+  if (seat == nullptr) return;
+  Device& device = devices_[seat->device];
+  CountShown(seat->device, now);
+  Shown& shown = seat->shown;
+  const int64_t unwatched = (device.unwatched - shown.unwatched_seen).count();
+  const int64_t rest = gpu_time.count() - (shown.billed - shown.billed_seen);
+  if (shown.told) Show(shown, std::clamp<int64_t>(rest, 0, unwatched), from, now);
+  shown.billed_seen = shown.billed;
+  shown.unwatched_seen = device.unwatched;
+  shown.seen_at = now;
+  shown.told = true;
+  device.fresh = true;
+}
+
+void ComputeCore::Show(Shown& shown, int64_t gpu_ns, Nanos from, Nanos to) {
+  if (gpu_ns <= 0) return;
+  shown.from = shown.late == 0 ? from : std::min(shown.from, from);
+  shown.to = to;
+  shown.other += gpu_ns;
+  shown.late += gpu_ns;
+}
+
+// The time up to now belongs to how the device was watched until now.
+void ComputeCore::CountShown(unsigned d, Nanos now) {
+  Device& device = devices_[d];
+  const bool awake = device.watch == Watch::kAwake;
+  for (Seat* seat : device.seats) {
+    const int64_t billed =
+        arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d)).used.count();
+    const int64_t grown = billed - seat->shown.billed_then;
+    seat->shown.billed_then = billed;
+    if (awake)
+      seat->shown.billed += grown;
+    else if (!seat->shown.told)
+      seat->shown.other += grown;
+  }
+  if (!awake) {
+    device.unwatched += now - device.shown;
+    if (device.sole != nullptr) device.sole->shown.lone += now - device.shown;
+  }
+  device.shown = now;
 }
 
 bool ComputeCore::Free(const Device& device) const {
@@ -211,6 +262,8 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
       arbiter_.Rebase(seat->index, static_cast<arbiter::DeviceIndex>(d));
     }
     arbiter_.Tick(static_cast<arbiter::DeviceIndex>(d), now);
+    CountShown(d, now);
+    device.sole = device.seats.empty() ? nullptr : device.seats[0];
     device.changed = false;
     device.watch = Watch::kFree;
     device.due = Nanos::max();
@@ -224,7 +277,7 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   const Nanos idle_after = Times(kIdleAfter, dilation_);
   unsigned active = 0;
   bool processes = false;
-  const Seat* sole = nullptr;
+  Seat* sole = nullptr;
   bool caps = false;
   for (Seat* seat : device.seats) {
     processes = processes || !seat->meter->empty();
@@ -243,6 +296,8 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     caps = caps || Capped(seat->terms);
   }
   const Nanos wait = arbiter_.Tick(index, now);
+  if (device.watch != Watch::kAwake || active <= 1) CountShown(d, now);
+  device.sole = nullptr;
   if (active == 0) {
     device.watch = Watch::kAsleep;
     device.looks = again ? device.looks + 1 : 0;
@@ -251,6 +306,7 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   } else if (active == 1 && !caps &&
              arbiter_.GateOf(sole->index, index).mode == arbiter::GateMode::kLone) {
     device.watch = Watch::kLazy;
+    device.sole = sole;
     device.fresh = true;
     device.due = now + std::min(Times(kLazyLook, dilation_), std::max(kLongestLazyLook, wait));
   } else {
@@ -349,18 +405,30 @@ void ComputeCore::Publish(Nanos now, std::map<uint64_t, TenantView>& views) {
   for (unsigned d = 0; d < devices_.size(); ++d) {
     if (!devices_[d].fresh) continue;
     devices_[d].fresh = false;
+    CountShown(d, now);
     for (Seat* seat : devices_[d].seats) {
       TenantView& view = views[seat->tenant];
       if (view.size() <= seat->share) view.resize(seat->share + 1);
       ShareView& v = view[seat->share];
       v.part_percent = seat->part;
       v.metered = devices_[d].watch != Watch::kFree;
+      v.known = v.metered || seat->shown.told;
+      v.rearming = seat->rearm;
       v.paused = (seat->paused_by & static_cast<uint8_t>(PausedBy::kOperator)) != 0;
       v.stats = arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d));
       v.shut = (seat->gate->setting().bits & region::kGateShut) != 0;
       v.totals = seat->meter->Totals();
       v.senseless_at = seat->meter->senseless_at();
-      v.used_ns.Add(now, static_cast<double>(v.stats.used.count()));
+      Shown& shown = seat->shown;
+      v.used = Nanos(shown.billed + shown.other);
+      v.billed = Nanos(shown.billed);
+      v.lone = shown.lone;
+      v.seen_at = devices_[d].watch != Watch::kAwake && shown.told ? shown.seen_at : kLongAgo;
+      if (shown.late > 0) {
+        v.used_ns.Spread(shown.from, shown.to, static_cast<double>(shown.late));
+        shown.late = 0;
+      }
+      v.used_ns.Add(now, static_cast<double>(v.used.count()));
       v.gate_wait_ns.Add(now, static_cast<double>(v.totals.gate_wait_ns));
       v.wanted_ns.Add(now,
                       static_cast<double>(seat->ledger[Part::kGpu] + seat->ledger[Part::kTurn] +

@@ -47,7 +47,12 @@ class ComputeCore {
   void RemoveProcess(uint64_t tenant, uint32_t slot);
   void Pause(uint64_t tenant, unsigned share, PausedBy by, bool paused);
   void Record(uint64_t tenant, bool recording);
-  void Debit(uint64_t tenant, unsigned share, Nanos gpu_time);
+  // Bills GPU time that no marker told of. Of this, `unseen` is in no figure yet: it was used since
+  // `from`.
+  void Debit(uint64_t tenant, unsigned share, Nanos gpu_time, Nanos unseen, Nanos from, Nanos now);
+  // The driver saw it use `gpu_time` between `from` and `now`: that is what its figures say of the
+  // time in which its device was not awake. To be told of each stretch once it was of one.
+  void Seen(uint64_t tenant, unsigned share, Nanos gpu_time, Nanos from, Nanos now);
 
   // Looks at each device that is due and returns when the next one is; Nanos::max(): none, until a
   // bell or a change. `rung`: look at those asleep, too.
@@ -64,6 +69,19 @@ class ComputeCore {
   void PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings) const;
 
  private:
+  // What people see of its use. The markers of a tenant that is alone are few, and tell of little
+  // of its work; the driver tells of all of it, later and less exactly.
+  struct Shown {
+    int64_t billed_then = 0;        // the arbiter's figure when last looked at
+    int64_t billed = 0, other = 0;  // while the device was awake; in the rest of the time
+    int64_t late = 0;               // of `other`, not in the history yet ...
+    Nanos from{0}, to{0};           // ... and when it was used
+    Nanos lone{0};
+    int64_t billed_seen = 0;   // `billed` when the driver last told ...
+    Nanos unwatched_seen{0};   // ... and the device's `unwatched`
+    Nanos seen_at = kLongAgo;  // when it did
+    bool told = false;         // it did
+  };
   struct Seat {
     uint64_t tenant = 0;
     arbiter::TenantIndex index = 0;
@@ -82,6 +100,7 @@ class ComputeCore {
     Sight sight;  // at the last entry into the ledger
     Sight seen;   // now, but for what holds it
     int64_t used_then = 0, ran = 0;
+    Shown shown;
     uint64_t copy_ns_then = 0;
   };
   struct Member {
@@ -98,6 +117,9 @@ class ComputeCore {
     bool changed = false;  // shares or pauses: look now, and set every gate
     bool fresh = false;    // to be published
     Nanos entered{0};      // into the ledgers, up to when
+    Nanos shown{0};        // figures, up to when
+    Nanos unwatched{0};    // not awake for this long, ever
+    Seat* sole = nullptr;  // the one with a lone gate
   };
 
   void Changed(unsigned device) { devices_[device].changed = true; }
@@ -106,6 +128,8 @@ class ComputeCore {
   void LookAt(unsigned device, Nanos now);
   void SetGates(Device& device, Nanos now);
   void EnterInLedgers(unsigned device, Nanos now);
+  void CountShown(unsigned device, Nanos now);
+  static void Show(Shown& shown, int64_t gpu_ns, Nanos from, Nanos to);
   Seat* Find(uint64_t tenant, unsigned share);
   HeldBy HeldOf(const Seat& seat) const;
 

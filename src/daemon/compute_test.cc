@@ -121,6 +121,16 @@ TEST(History, RatesOverASpan) {
   EXPECT_NEAR(young.Rate(seconds(11), seconds(60)), 3, 1e-9);
 }
 
+TEST(History, WhatIsKnownLateIsSpreadOverWhenItWas) {
+  History h;
+  for (int tenth = 0; tenth <= 100; ++tenth) h.Add(milliseconds(100) * tenth, 0.05 * tenth);
+  h.Spread(seconds(8), seconds(10), 1);
+  EXPECT_NEAR(h.Rate(seconds(10), seconds(1)), 1, 1e-9);
+  EXPECT_NEAR(h.Rate(seconds(10), seconds(4)), 0.75, 1e-9);
+  h.Add(seconds(11), 7);
+  EXPECT_NEAR(h.Rate(seconds(11), seconds(1)), 1, 1e-9);
+}
+
 // One tenant's process: submits kernels of one length as its gate and its bound allow.
 class FakeTenant {
  public:
@@ -422,6 +432,65 @@ TEST(Core, AloneItIsFreeUntilSomebodyComes) {
   w.RunFor(milliseconds(1));
   EXPECT_EQ(a.gate().word, 0u);
   EXPECT_EQ(a.gate().bound_us, 0u);
+}
+
+double UsedPercent(World& w, const ShareView& view, Nanos span) {
+  return view.used_ns.Rate(w.now, span) / 1e7;
+}
+
+TEST(Core, OfOneThatIsAloneTheDriverTells) {
+  World w;
+  FakeTenant& a = w.Add({});
+  w.RunFor(milliseconds(100));
+  EXPECT_FALSE(w.View(a).known);
+  const auto tell = [&](double part, unsigned times) {
+    for (unsigned i = 0; i < times; ++i) {
+      const Nanos from = w.now;
+      w.RunFor(milliseconds(250));
+      const auto ns = static_cast<int64_t>(part * 250e6);
+      w.core.Seen(a.id(), 0, Nanos(ns), from, w.now);
+      w.View(a);
+    }
+  };
+  tell(0.6, 9);  // the first only says that it tells
+  EXPECT_TRUE(w.View(a).known);
+  EXPECT_FALSE(w.View(a).metered);
+  EXPECT_NEAR(UsedPercent(w, w.View(a), seconds(1)), 60, 1);
+  EXPECT_NEAR(static_cast<double>(w.View(a).used.count()), 8 * 0.6 * 250e6, 1e6);
+  EXPECT_EQ(w.View(a).stats.used, Nanos(0));
+  // Beside one that idles it has the device alone as well: the markers' few words do not count
+  // twice.
+  FakeTenant& b = w.Add({});
+  b.Want(false);
+  w.due = w.now;
+  w.RunFor(seconds(2));
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kLazy);
+  tell(0.6, 8);
+  EXPECT_NEAR(UsedPercent(w, w.View(a), seconds(1)), 60, 3);
+  EXPECT_GT(w.View(a).lone, seconds(2));
+  // While both run the markers tell.
+  b.Want(true);
+  w.RunFor(milliseconds(100));
+  tell(1, 8);
+  EXPECT_EQ(w.core.WatchOf(0), ComputeCore::Watch::kAwake);
+  EXPECT_NEAR(UsedPercent(w, w.View(a), seconds(1)), 50, 3);
+}
+
+TEST(Core, ADebitIsShownWhereItWasUsed) {
+  World w;
+  FakeTenant& a = w.Add(Promised(50));
+  FakeTenant& b = w.Add(Promised(50));
+  a.Want(false);
+  for (int i = 0; i < 30; ++i) {
+    w.RunFor(milliseconds(100));
+    w.View(a);
+  }
+  w.core.Debit(a.id(), 0, milliseconds(2400), milliseconds(2400), w.now - seconds(3), w.now);
+  w.due = w.now;
+  w.RunFor(milliseconds(1));
+  EXPECT_NEAR(UsedPercent(w, w.View(a), seconds(1)), 80, 2);
+  EXPECT_GE(w.View(a).stats.used, milliseconds(2400));
+  EXPECT_LE(UsedPercent(w, w.View(b), seconds(1)), 101);
 }
 
 TEST(Core, PauseShutsAndResumeOpens) {

@@ -17,6 +17,19 @@ void History::Add(Nanos now, double value) {
     seconds_.Push(newest_);
 }
 
+void History::Spread(Nanos from, Nanos to, double value) {
+  if (to <= from) return;
+  const auto put = [&](Point& p) {
+    if (p.time <= from) return;
+    const Nanos part = std::min(p.time, to) - from;
+    p.value +=
+        value * (static_cast<double>(part.count()) / static_cast<double>((to - from).count()));
+  };
+  for (Point& p : tenths_.at) put(p);
+  for (Point& p : seconds_.at) put(p);
+  put(newest_);
+}
+
 template <size_t N>
 const History::Point* History::AtOrBefore(const Ring<N>& ring, Nanos time) {
   const Point* best = nullptr;

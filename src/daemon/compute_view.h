@@ -16,6 +16,9 @@ namespace divvy::daemon {
 class History {
  public:
   void Add(arbiter::Nanos now, double value);
+  // It grew by `value` more between `from` and `to` than was known: what was added since is put
+  // right. Call before what stands for `to` is added.
+  void Spread(arbiter::Nanos from, arbiter::Nanos to, double value);
   // Its growth per second over the last `span`, up to `now`; 0 before there is anything.
   double Rate(arbiter::Nanos now, arbiter::Nanos span) const;
 
@@ -44,10 +47,16 @@ class History {
 
 struct ShareView {
   double part_percent = 0;  // of the device when all its tenants want it
-  bool metered = false;     // false: nobody else has a share, nothing is measured
+  bool metered = false;     // false: nobody else has a share, there are no markers
+  bool known = false;       // what it used is: by its markers, or the driver tells
+  bool rearming = false;    // was alone: some of its work may be older than its markers
   bool paused = false;      // by an operator
   bool shut = false;        // not its turn
   arbiter::SeatStats stats;
+  arbiter::Nanos used{0};    // GPU time: billed while tenants contend, else as the driver tells
+  arbiter::Nanos billed{0};  // ... of this, by its markers
+  arbiter::Nanos lone{0};    // time in which few of its submissions had markers: it was alone
+  arbiter::Nanos seen_at = kLongAgo;  // `used` is the driver's, up to then
   MeterTotals totals;
   arbiter::Nanos senseless_at = kLongAgo;  // when its counters last grew faster than they can
   History used_ns, gate_wait_ns, wanted_ns;

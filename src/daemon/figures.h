@@ -37,7 +37,8 @@ struct ShareFigures {
   bool shut_by_audit = false, shut_by_cap = false;
   // Compute
   double part_percent = 0;
-  bool metered = false;  // false: nobody else has a share, use is not known
+  bool metered = false;  // false: nobody else has a share, there are no markers
+  bool known = false;    // what it uses is: by its markers, or the driver tells
   double used_percent_1s = 0, used_percent_60s = 0, gate_wait_percent = 0;
   double wanted_percent_1s = 0, wanted_percent_60s = 0;
   uint64_t used_ns = 0;

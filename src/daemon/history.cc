@@ -96,7 +96,7 @@ void UseHistory::Add(const Figures& figures) {
   for (const TenantFigures& t : figures.tenants)
     for (const ShareFigures& s : t.shares)
       put({t.id, s.device}, t.name, figures.devices[s.device].uuid, s.used_bytes,
-          s.metered ? s.used_percent_1s : kUnknown);
+          s.known ? s.used_percent_1s : kUnknown);
   if (now - coarse_since_ < kCoarseSeconds) return;
   const unsigned slot = coarse_next_;
   coarse_next_ = (slot + 1) % kCoarse;

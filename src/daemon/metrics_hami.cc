@@ -51,7 +51,7 @@ void AddShare(MetricsPage& page, const TenantFigures& t, unsigned number, const 
   shown.operator()<kHamiVgpuMemoryContextBytes>(static_cast<double>(s.contexts_bytes));
   shown.operator()<kHamiVgpuMemoryBufferBytes>(
       static_cast<double>(s.charged_bytes - std::min(s.charged_bytes, s.contexts_bytes)));
-  if (s.metered) {
+  if (s.known) {
     shown.operator()<kHamiContainerDeviceUtilizationRatio>(s.used_percent_1s);
     shown.operator()<kDeviceUtilizationDescOfContainer>(s.used_percent_1s);
   }

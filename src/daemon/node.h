@@ -120,8 +120,10 @@ class Node {
     device::Reading reading;
     uint64_t read_ns = 0;
     uint64_t readings = 0;
-    std::string fault;   // why there is no fresh reading; "" = healthy
-    std::string cordon;  // why it takes no new tenants; "" = it does
+    uint64_t uses_ns = 0;     // when the driver was asked for its processes' use
+    bool tells_uses = false;  // it has answered once
+    std::string fault;        // why there is no fresh reading; "" = healthy
+    std::string cordon;       // why it takes no new tenants; "" = it does
     std::map<uint64_t, uint64_t> xids;
     std::vector<DeviceBooks::Outside> outside;
     Bytes outside_unlisted, driver;
@@ -198,6 +200,7 @@ class Node {
   void JoinCompute(Tenant& tenant);
   void PublishTerms(Tenant& tenant);
   void AuditCompute(unsigned device, const std::vector<device::ProcessUse>& uses);
+  void AuditShare(Tenant& tenant, unsigned share, double seen_ns, uint64_t now);
   void EndRecording(Tenant& tenant, uint64_t now);
   void TellCompute(Tenant& tenant);  // what the arbiter saw since the last tick, as events
 

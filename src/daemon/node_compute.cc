@@ -52,25 +52,21 @@ void Node::PublishTerms(Tenant& tenant) {
     compute_.Pause(tenant.id, s, PausedBy::kOperator, tenant.record.share.paused);
 }
 
-// A tenant whose markers tell of less work than the driver sees has found a way around the meter.
-// The driver's figures are coarse and lag: only much, for seconds, counts. What was not billed is
-// debited, so that it gains nothing.
+// What the driver saw each process use. It is what people see of a tenant that is alone, and it is
+// compared with what was billed: a tenant whose markers tell of less than the driver sees has found
+// a way around the meter. The driver's figures are coarse and lag: only much, for seconds, counts.
+// What was not billed is debited, so that it gains nothing.
 void Node::AuditCompute(unsigned device, const std::vector<device::ProcessUse>& uses) {
-  constexpr uint64_t kCompareNs = 3'000'000'000;
-  constexpr double kMuch = 0.15;  // of the device's time
-  constexpr unsigned kRounds = 2;
+  DeviceState& state = devices_[device];
+  constexpr uint64_t kSilentNs = 1'000'000'000;
   const uint64_t now = MonotonicNs();
-  for (const ShareOf& of : devices_[device].shares) {
+  // Without a new figure the newest one goes on; after a while there is none because of no use.
+  if (uses.empty() && (!state.tells_uses || now - state.uses_ns < kSilentNs)) return;
+  const uint64_t from = state.uses_ns != 0 ? std::max(state.uses_ns, now - kSilentNs) : now;
+  state.uses_ns = now;
+  state.tells_uses = true;
+  for (const ShareOf& of : state.shares) {
     Tenant& tenant = *of.tenant;
-    Share& share = tenant.shares[of.share];
-    Share::Unseen& u = share.unseen;
-    const TenantView view = compute_.ViewOf(tenant.id);
-    if (of.share >= view.size() || !view[of.share].metered) {
-      u = {};
-      continue;
-    }
-    const int64_t billed = view[of.share].stats.used.count();
-    if (u.began_ns == 0) u = {.began_ns = now, .looked_ns = now, .billed_then = billed};
     double percent = 0;
     for (const device::ProcessUse& use : uses)
       for (const auto& [slot, process] : tenant.processes)
@@ -78,30 +74,70 @@ void Node::AuditCompute(unsigned device, const std::vector<device::ProcessUse>& 
           percent += use.percent;
           break;
         }
-    u.driver_ns += percent / 100 * static_cast<double>(now - u.looked_ns);
-    u.looked_ns = now;
-    const std::string code = "gpu_time_unseen";
-    if (now - u.began_ns >= kCompareNs) {
-      const auto elapsed = static_cast<double>(now - u.began_ns);
-      const double more = u.driver_ns - static_cast<double>(billed - u.billed_then);
-      u.rounds = more > kMuch * elapsed ? u.rounds + 1 : 0;
-      int64_t debit = 0;
-      if (u.rounds >= kRounds) {
-        debit = static_cast<int64_t>(more);
-        compute_.Debit(tenant.id, of.share, arbiter::Nanos(debit));
-        u.message = "the driver saw it use " +
-                    ToString(Percent{PercentMilli(u.driver_ns / elapsed)}) +
-                    " of the GPU's time, its own markers tell of " +
-                    ToString(Percent{PercentMilli((u.driver_ns - more) / elapsed)});
-      }
-      u = {.began_ns = now,
-           .looked_ns = now,
-           .billed_then = billed + debit,
-           .rounds = u.rounds,
-           .message = std::move(u.message)};
-    }
-    if (u.rounds >= kRounds) Report(tenant, device, code, 0, 0, u.message);
+    const double seen_ns = std::min(percent, 100.0) / 100 * static_cast<double>(now - from);
+    bool& used = tenant.shares[of.share].used_lately;
+    if (used ||
+        seen_ns > 0)  // also the first stretch without any use; then there is no more to say
+      compute_.Seen(tenant.id, of.share, arbiter::Nanos(static_cast<int64_t>(seen_ns)),
+                    arbiter::Nanos(static_cast<int64_t>(from)));
+    used = seen_ns > 0;
+    AuditShare(tenant, of.share, seen_ns, now);
   }
+}
+
+void Node::AuditShare(Tenant& tenant, unsigned index, double seen_ns, uint64_t now) {
+  constexpr uint64_t kCompareNs = 3'000'000'000;
+  constexpr double kMuch = 0.15;  // of the device's time
+  constexpr unsigned kRounds = 2;
+  constexpr uint64_t kLongestQueueNs = 60'000'000'000;  // what a driver may hold
+  Share& share = tenant.shares[index];
+  Share::Unseen& u = share.unseen;
+  const TenantView view = compute_.ViewOf(tenant.id);
+  if (index >= view.size() || !view[index].metered) {
+    u = {};
+    return;
+  }
+  const ShareView& v = view[index];
+  // Alone it had few markers and took nothing from anybody: whatever it used then is right.
+  const int64_t explained = v.billed.count() + v.lone.count();
+  const bool done = u.queue && (!v.rearming || now - u.began_ns > kLongestQueueNs);
+  if (u.began_ns == 0 || done)
+    u = {.began_ns = now,
+         .queue = v.rearming && !done,
+         .explained_then = explained,
+         .shown_then = v.used.count()};
+  else
+    u.driver_ns += seen_ns;
+  const double more =
+      u.driver_ns - u.debited_ns - static_cast<double>(explained - u.explained_then);
+  const auto debit = [&](uint64_t from) {
+    const double unseen = u.driver_ns - static_cast<double>(v.used.count() - u.shown_then);
+    compute_.Debit(tenant.id, index, arbiter::Nanos(static_cast<int64_t>(more)),
+                   arbiter::Nanos(static_cast<int64_t>(std::max(unseen, 0.0))),
+                   arbiter::Nanos(static_cast<int64_t>(from)));
+    u.debited_ns += more;
+  };
+  if (u.queue) {
+    if (more > 0) debit(now - static_cast<uint64_t>(seen_ns));
+    return;
+  }
+  if (now - u.began_ns >= kCompareNs) {
+    const auto elapsed = static_cast<double>(now - u.began_ns);
+    u.rounds = more > kMuch * elapsed ? u.rounds + 1 : 0;
+    if (u.rounds >= kRounds) {
+      debit(u.began_ns);
+      u.message = "the driver saw it use " +
+                  ToString(Percent{PercentMilli(u.driver_ns / elapsed)}) +
+                  " of the GPU's time, its own markers tell of " +
+                  ToString(Percent{PercentMilli((u.driver_ns - more) / elapsed)});
+    }
+    u = {.began_ns = now,
+         .explained_then = explained,
+         .shown_then = v.used.count(),
+         .rounds = u.rounds,
+         .message = std::move(u.message)};
+  }
+  if (u.rounds >= kRounds) Report(tenant, share.device, "gpu_time_unseen", 0, 0, u.message);
 }
 
 void Node::TellCompute(Tenant& tenant) {

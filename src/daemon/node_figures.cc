@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kCommandShown = 120;
 constexpr double kNanosPerSecond = 1e9;
+constexpr std::chrono::milliseconds kSeenLately{1500};
 constexpr std::chrono::seconds kSenselessShown{
     10};  // how long counters that made no sense are told
 
@@ -24,21 +25,30 @@ std::string Joined(const std::vector<std::string>& command) {
 
 void AddCompute(const ShareView& view, ShareFigures& out) {
   const arbiter::Nanos now(MonotonicNs());
-  const auto percent = [now](const History& h, std::chrono::seconds span) {
-    return h.Rate(now, span) / kNanosPerSecond * 100;
+  const auto percent_at = [](const History& h, arbiter::Nanos at, std::chrono::seconds span) {
+    return h.Rate(at, span) / kNanosPerSecond * 100;
+  };
+  const auto percent = [&](const History& h, std::chrono::seconds span) {
+    return percent_at(h, now, span);
+  };
+  // The driver's figures come some time after what they tell of.
+  const arbiter::Nanos used_at = now - view.seen_at < kSeenLately ? view.seen_at : now;
+  const auto used = [&](std::chrono::seconds span) {
+    return std::min(percent_at(view.used_ns, used_at, span), 100.0);
   };
   out.part_percent = view.part_percent;
   out.metered = view.metered;
+  out.known = view.known;
   out.shut_by_cap = view.stats.throttled;
-  out.used_percent_1s = percent(view.used_ns, std::chrono::seconds(1));
-  out.used_percent_60s = percent(view.used_ns, std::chrono::seconds(60));
+  out.used_percent_1s = used(std::chrono::seconds(1));
+  out.used_percent_60s = used(std::chrono::seconds(60));
   // At least what it got: used time is known at once, the rest at the ledger's next entry.
   out.wanted_percent_1s =
       std::max(out.used_percent_1s, percent(view.wanted_ns, std::chrono::seconds(1)));
   out.wanted_percent_60s =
       std::max(out.used_percent_60s, percent(view.wanted_ns, std::chrono::seconds(60)));
   out.gate_wait_percent = percent(view.gate_wait_ns, std::chrono::seconds(1));
-  out.used_ns = static_cast<uint64_t>(view.stats.used.count());
+  out.used_ns = static_cast<uint64_t>(view.used.count());
   out.gate_wait_s = static_cast<double>(view.totals.gate_wait_ns) / kNanosPerSecond;
   out.bound_wait_s = static_cast<double>(view.totals.bound_wait_ns) / kNanosPerSecond;
   out.windows = view.stats.windows;

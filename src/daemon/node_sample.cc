@@ -68,9 +68,8 @@ void Node::Sample(unsigned device) {
       before[tenant->id] = LookAtBooks(*tenant);
   }
   const Result<device::Reading> reading = source_.Read(device);
-  // Only where somebody could take time from somebody.
   const std::vector<device::ProcessUse> uses =
-      before.size() > 1 && reading.ok() ? source_.Uses(device) : std::vector<device::ProcessUse>();
+      !before.empty() && reading.ok() ? source_.Uses(device) : std::vector<device::ProcessUse>();
   const std::lock_guard lock(mutex_);
   if (!reading.ok()) {
     if (devices_[device].fault.empty())

@@ -64,14 +64,17 @@ struct Share {
   unsigned device = 0;       // index into the node's devices
   uint64_t faults_told = 0;  // the arbiter's, when an event last said so
   uint64_t overruns_told = 0;
-  struct Unseen {             // GPU time by the driver's account beside the billed one
-    uint64_t began_ns = 0;    // of this comparison; 0 = none
-    uint64_t looked_ns = 0;   // at the driver's figures
-    double driver_ns = 0;     // since began
-    int64_t billed_then = 0;  // when it began
-    unsigned rounds = 0;      // comparisons in a row that disagreed by much
-    std::string message;      // of the last one that did
+  struct Unseen {                // GPU time by the driver's account beside the billed one
+    uint64_t began_ns = 0;       // of this comparison; 0 = none
+    bool queue = false;          // of what it had queued while it was alone
+    double driver_ns = 0;        // since began
+    double debited_ns = 0;       // of this
+    int64_t explained_then = 0;  // when it began: what the driver's figure may be without a fault
+    int64_t shown_then = 0;      // ... and what people saw of it
+    unsigned rounds = 0;         // comparisons in a row that disagreed by much
+    std::string message;         // of the last one that did
   } unseen;
+  bool used_lately = false;  // the driver's last figure of its use was above 0
   Overhead overhead;
   uint64_t unattached_bytes = 0;  // NVML's sum over its processes that have not said hello
   uint64_t nvml_bytes = 0;        // NVML's sum over all its processes

@@ -39,8 +39,8 @@ Json ShareJson(const ShareFigures& s, const DeviceFigures& device) {
           {"gated", s.shut_by_audit},
           {"part_percent", Rounded(s.part_percent)},
           {"metered", s.metered},
-          {"used_percent_1s", s.metered ? Json(Rounded(s.used_percent_1s)) : Json()},
-          {"used_percent_60s", s.metered ? Json(Rounded(s.used_percent_60s)) : Json()},
+          {"used_percent_1s", s.known ? Json(Rounded(s.used_percent_1s)) : Json()},
+          {"used_percent_60s", s.known ? Json(Rounded(s.used_percent_60s)) : Json()},
           {"gate_wait_percent", Rounded(s.gate_wait_percent)},
           {"throttled_by_cap", s.shut_by_cap}};
 }

@@ -156,13 +156,29 @@ class Shares(MachineTest):
         thief = self.m.tenant(GIB, name="thief", gpus=[0])
         self.m.tenant(MIB, name="other", gpus=[0])
         p = self.with_memory(thief, 0, 0)
+        # Alone on its device for the moment, and honest: that its few markers tell of little of its
+        # work is no finding, and its figures are the driver's.
+        honest = self.m.tenant(GIB, name="honest", gpus=[1])
+        self.m.tenant(MIB, name="idle", gpus=[1])
+        h = self.probe(honest)
+        self.assertEqual(h("charge", 0, h.policy()["context"], 7), "ok")
+        self.assertEqual(h("cuda", "libcuda.so.1", 1), "ok")
+        h("lane", 0, 0, 1, 1, 0, 0, 0)  # submitted; that it began, no marker says
+        h("ring")
+        shown = []
 
         def seen():
             self.assertEqual(p("spin", 5_000_000, 40), "ok")
+            self.assertEqual(h("spin", 5_000_000, 20), "ok")
+            used = self.m.share("honest")["compute"]["used_percent_1s"]
+            self.assertLessEqual(used, 100)
+            shown.append(used)
             return [f for f in self.m.show("thief")["findings"] if f["code"] == "gpu_time_unseen"]
         finding = until(seen, "the finding")[0]
         self.assertIn("its own markers tell of 0 %", finding["message"])
         self.assertFalse(self.m.show("other")["findings"])
+        self.assertFalse(self.m.show("honest")["findings"])
+        self.assertGreater(max(shown), 20)
         until(lambda: self.m.share("thief")["compute"]["used_ns"] > 1e9, "a debit")
 
 

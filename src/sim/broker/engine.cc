@@ -350,16 +350,23 @@ class Engine::Walk {
   // Device time from the last accounted instant to `to_ns`, by what runs now.
   void Account(uint64_t to_ns) {
     if (!final_) return;
-    uint64_t from = std::max(e_.accounted_ns_, s_.clock_ns);
-    if (to_ns <= from) return;
+    // Only what is busy is settled: work that was submitted to an idle device is taken in a moment
+    // later, and began before now.
+    const auto account = [&](uint64_t& accounted_ns, auto&& tell) {
+      const uint64_t from = std::max(accounted_ns, s_.clock_ns);
+      if (to_ns <= from) return;
+      tell(from);
+      accounted_ns = to_ns;
+    };
     for (uint32_t i = 0; i < s_.device.size(); ++i) {
       const DeviceState& d = s_.device[i];
-      if (d.used_permille > 0) e_.listener_->Busy(i, d.process, from, to_ns);
-      if (d.copying[0] || d.copying[1]) {
-        e_.listener_->CopyBusy(i, from, to_ns);
-      }
+      Engine::Accounted& accounted = e_.accounted_[i];
+      if (d.used_permille > 0)
+        account(accounted.busy_ns,
+                [&](uint64_t from) { e_.listener_->Busy(i, d.process, from, to_ns); });
+      if (d.copying[0] || d.copying[1])
+        account(accounted.copy_ns, [&](uint64_t from) { e_.listener_->CopyBusy(i, from, to_ns); });
     }
-    e_.accounted_ns_ = to_ns;
   }
 
   Engine& e_;
@@ -370,6 +377,7 @@ class Engine::Walk {
 Engine::Engine(const EngineConfig& config, EngineListener* listener)
     : config_(config), listener_(listener), state_(std::make_unique<State>()) {
   state_->device.resize(config.devices);
+  accounted_.resize(config.devices);
 }
 
 Engine::~Engine() = default;

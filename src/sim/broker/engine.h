@@ -98,7 +98,11 @@ class Engine {
   EngineListener* listener_;
   std::map<std::pair<uint32_t, uint32_t>, std::unique_ptr<Stream>> streams_;
   std::unique_ptr<State> state_;
-  uint64_t accounted_ns_ = 0;
+  // By device: the ends of what the listener was told of.
+  struct Accounted {
+    uint64_t busy_ns = 0, copy_ns = 0;
+  };
+  std::vector<Accounted> accounted_;
 };
 
 }  // namespace divvy::sim

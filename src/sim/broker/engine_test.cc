@@ -99,6 +99,17 @@ TEST_F(EngineTest, StreamsRunInOrderWithoutGaps) {
   EXPECT_EQ(log_.busy[1], 17 * kUs);
 }
 
+TEST_F(EngineTest, WorkThatIsTakenInLateIsBusyFromItsBeginning) {
+  for (uint64_t i = 0; i < 10; ++i) {
+    engine_.Commit((i * 100 + 60) * kUs);  // looked, and nothing was there yet
+    Key a = Put(1, 1, Kernel(20 * kUs, (i * 100 + 50) * kUs));
+    engine_.Commit((i * 100 + 65) * kUs);
+    engine_.Commit((i * 100 + 90) * kUs);
+    EXPECT_EQ(End(a), (i * 100 + 70) * kUs);
+  }
+  EXPECT_EQ(log_.busy[1], 200 * kUs);
+}
+
 TEST_F(EngineTest, KernelsThatFitRunTogetherAndNoneOvertakes) {
   Key a = Put(1, 1, Kernel(100 * kUs, 0, 600)), b = Put(1, 2, Kernel(100 * kUs, 1, 300));
   Key wide = Put(1, 3, Kernel(10 * kUs, 2, 500)), thin = Put(1, 4, Kernel(10 * kUs, 3, 100));
