@@ -153,8 +153,11 @@ void PrimaryRetained(unsigned device, CUcontext context, uint64_t units) noexcep
   g_process.contexts_lock.Unlock();
 }
 
-void PrimaryEnds(unsigned device) noexcept {
-  if (PrimaryKnown(device)) ContextEnds(g_process.device[device].primary_slot);
+uint32_t PrimarySlot(unsigned device) noexcept {
+  if (!g_process.contexts_lock.Lock()) return 0;
+  const uint32_t slot = g_process.device[device].primary_slot;
+  g_process.contexts_lock.Unlock();
+  return slot;
 }
 
 void PrimaryMaybeGone(unsigned device, int ordinal) noexcept {
@@ -163,7 +166,7 @@ void PrimaryMaybeGone(unsigned device, int ordinal) noexcept {
   unsigned flags = 0;
   int active = 1;
   if (g_driver.cuDevicePrimaryCtxGetState(ordinal, &flags, &active) != CUDA_SUCCESS || active != 0)
-    return ContextStays(state.primary_slot);
+    return;
   if (!g_process.contexts_lock.Lock()) return;
   const bool was = state.primary_active.exchange(false);
   const uint32_t slot = state.primary_slot;
@@ -174,29 +177,31 @@ void PrimaryMaybeGone(unsigned device, int ordinal) noexcept {
 }
 
 namespace {
-constexpr uint32_t kEnding = 1u << 31;
+constexpr uint32_t kEnding = 1u << 20;  // one of those above; below: threads inside
 constexpr uint64_t kLongestUseNs = 1000000000;
 }  // namespace
 
 std::atomic<uint32_t>* ContextUse::Enter(uint32_t slot) noexcept {
   std::atomic<uint32_t>& users = g_process.context[slot].users;
-  // Acquire: partner of the last user's release and of ContextStays.
-  if ((users.fetch_add(1, std::memory_order_acquire) & kEnding) == 0) return &users;
+  // Acquire: partner of ~ContextEnding.
+  if (users.fetch_add(1, std::memory_order_acquire) < kEnding) return &users;
   users.fetch_sub(1, std::memory_order_relaxed);
   return nullptr;
 }
 
-void ContextEnds(uint32_t slot) noexcept {
-  if (slot == 0) return;
-  std::atomic<uint32_t>& users = g_process.context[slot].users;
-  users.fetch_or(kEnding, std::memory_order_acquire);
+ContextEnding::ContextEnding(uint32_t slot) noexcept
+    : users_(slot != 0 ? &g_process.context[slot].users : nullptr) {
+  if (users_ == nullptr) return;
+  users_->fetch_add(kEnding, std::memory_order_acquire);
+  // Acquire: partner of the last user's release.
   for (const uint64_t start = MonotonicNs();
-       users.load(std::memory_order_acquire) != kEnding && MonotonicNs() - start < kLongestUseNs;)
+       users_->load(std::memory_order_acquire) % kEnding != 0 &&
+       MonotonicNs() - start < kLongestUseNs;)
     sched_yield();
 }
 
-void ContextStays(uint32_t slot) noexcept {
-  if (slot != 0) g_process.context[slot].users.fetch_and(~kEnding, std::memory_order_release);
+ContextEnding::~ContextEnding() {
+  if (users_ != nullptr) users_->fetch_sub(kEnding, std::memory_order_release);
 }
 
 uint32_t ForgetContext(CUcontext context) noexcept {
@@ -211,7 +216,6 @@ void RestoreContext(uint32_t slot, CUcontext context) noexcept {
   if (slot == 0 || !g_process.contexts_lock.Lock()) return;
   IndexAdd(reinterpret_cast<uint64_t>(context), slot);
   g_process.contexts_lock.Unlock();
-  ContextStays(slot);
 }
 
 void ContextGone(uint32_t slot) noexcept {
@@ -229,7 +233,6 @@ void ContextGone(uint32_t slot) noexcept {
   const int device = context.device;
   const uint64_t units = context.units;
   context.units = 0;
-  ContextStays(slot);  // the next one in this place
   context.handle.store(0, std::memory_order_release);
   if (device >= 0) Credit(static_cast<unsigned>(device), units, Kind::kContext);
 }

@@ -30,8 +30,9 @@ uint32_t AddContext(CUcontext context, int device, uint64_t units) noexcept;
 // it is active and charged.
 bool PrimaryKnown(unsigned device) noexcept;
 void PrimaryRetained(unsigned device, CUcontext context, uint64_t units) noexcept;
-// Before and after it may go: asks the driver; if it is gone, credits it and all that was in it.
-void PrimaryEnds(unsigned device) noexcept;
+// Its slot; 0: not known.
+uint32_t PrimarySlot(unsigned device) noexcept;
+// After it may have gone: asks the driver; if it is, credits it and all that was in it.
 void PrimaryMaybeGone(unsigned device, int ordinal) noexcept;
 
 // Around a driver call of our own on what lives in a context (its streams, our events in them) by a
@@ -52,10 +53,20 @@ class ContextUse {
   static std::atomic<uint32_t>* Enter(uint32_t slot) noexcept;
   std::atomic<uint32_t>* const users_;
 };
-// Before the driver destroys it, or may: nobody enters any more; returns when nobody is inside. A
-// thread inside is in the driver for microseconds; after a second it goes on all the same.
-void ContextEnds(uint32_t slot) noexcept;
-void ContextStays(uint32_t slot) noexcept;  // it did not
+// From before the driver destroys it, or may, to where it is known whether it did: nobody enters;
+// made when nobody is inside. A thread inside is in the driver for microseconds; after a second it
+// goes on all the same. Several at once count: releases of a primary context may overlap. `slot`: 0
+// for none.
+class ContextEnding {
+ public:
+  explicit ContextEnding(uint32_t slot) noexcept;
+  ~ContextEnding();
+  ContextEnding(const ContextEnding&) = delete;
+  ContextEnding& operator=(const ContextEnding&) = delete;
+
+ private:
+  std::atomic<uint32_t>* const users_;
+};
 
 // Destroying by handle, in two steps, because the driver may give the handle out again at once.
 uint32_t ForgetContext(CUcontext context) noexcept;              // its slot, or 0

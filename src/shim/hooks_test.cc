@@ -4,12 +4,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <future>
 #include <map>
 #include <string>
 #include <thread>
 
 #include "src/shim/attach.h"
 #include "src/shim/books.h"
+#include "src/shim/contexts.h"
 #include "src/shim/generated/hooks.h"
 #include "src/shim/pools.h"
 #include "src/shim/testing/fake_daemon.h"
@@ -499,6 +502,38 @@ TEST_F(ContextsTest, ThePrimaryContextIsChargedOnceHoweverOftenItIsRetained) {
   EXPECT_EQ(Charged(), 300 * kMiB);
   ASSERT_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
   EXPECT_EQ(Charged(), 600 * kMiB);
+}
+
+// Two releases at once: the first to be answered, after which the context stays or is gone, takes
+// nothing from what the other has said.
+TEST_F(ContextsTest, ReleasesOfThePrimaryContextOverlap) {
+  for (const int others : {1, 2}) {
+    CUcontext primary;
+    for (int i = 0; i < 2; ++i) ASSERT_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
+    const uint32_t slot = PrimarySlot(0);
+    ASSERT_NE(slot, 0u);
+    EXPECT_TRUE(ContextUse(slot));
+    std::promise<void> go_on;
+    std::promise<void> inside;
+    std::atomic<bool> first = true;
+    Fake().during = [&](const std::string& name) {
+      if (name != "cuDevicePrimaryCtxRelease_v2" || !first.exchange(false)) return;
+      inside.set_value();
+      go_on.get_future().wait();
+    };
+    std::thread slow([&] {
+      const CUresult r = hook_cuDevicePrimaryCtxRelease_v2(0);
+      EXPECT_EQ(r, others == 1 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT);
+    });
+    inside.get_future().wait();
+    for (int i = 0; i < others; ++i) ASSERT_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+    EXPECT_FALSE(ContextUse(slot));
+    go_on.set_value();
+    slow.join();
+    Fake().during = nullptr;
+    EXPECT_EQ(g_process.context[slot].users, 0u);
+    EXPECT_EQ(Charged(), 300 * kMiB);
+  }
 }
 
 TEST_F(ContextsTest, AFailedContextCostsNothing) {

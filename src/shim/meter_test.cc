@@ -769,7 +769,7 @@ TEST_F(MeterTest, AContextIsNotDestroyedUnderAnotherThreadsMarker) {
   std::thread marker([] { EXPECT_EQ(Launch(StreamAt(1), 300 * kUs), CUDA_SUCCESS); });
   Until([] { return write_held.load(); });
   std::thread ender([this] { EXPECT_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS); });
-  Until([slot] { return (g_process.context[slot].users & (1u << 31)) != 0; });
+  Until([slot] { return g_process.context[slot].users > 1; });
   // It waits for the one inside, and nobody else comes in.
   EXPECT_FALSE(ContextUse(slot));
   sched_yield();

@@ -41,7 +41,7 @@ bool PrimaryCharged(CUdevice ordinal) noexcept {
 template <typename Destroy>
 CUresult DestroyContext(CUcontext context, const Destroy& destroy) noexcept {
   const uint32_t slot = ForgetContext(context);
-  ContextEnds(slot);
+  const ContextEnding ending(slot);
   const Moving moving;
   const CUresult r = destroy();
   if (slot == 0) return r;
@@ -56,9 +56,15 @@ template <typename Release>
 CUresult ReleasePrimary(CUdevice ordinal, const Release& release) noexcept {
   const Moving moving;
   const int device = LocalOf(ordinal);
-  if (device >= 0) PrimaryEnds(static_cast<unsigned>(device));
-  const CUresult r = release(ordinal);
-  if (device >= 0) PrimaryMaybeGone(static_cast<unsigned>(device), ordinal);
+  CUresult r;
+  if (device >= 0) {
+    const auto local = static_cast<unsigned>(device);
+    const ContextEnding ending(PrimarySlot(local));
+    r = release(ordinal);
+    PrimaryMaybeGone(local, ordinal);
+  } else {
+    r = release(ordinal);
+  }
   if (r == CUDA_SUCCESS && device >= 0) {
     g_process.pools_dirty.store(1, std::memory_order_relaxed);
     PollDirtySlow();

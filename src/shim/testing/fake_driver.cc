@@ -102,6 +102,7 @@ CUresult PrimaryRetain(CUcontext* out, CUdevice device) {
   return CUDA_SUCCESS;
 }
 CUresult PrimaryRelease(CUdevice) {
+  FAIL_ON_DEMAND(cuDevicePrimaryCtxRelease_v2);
   if (Fake().primary_refs == 0) return CUDA_ERROR_INVALID_CONTEXT;
   if (--Fake().primary_refs == 0) Fake().contexts.erase(Primary());
   return CUDA_SUCCESS;
