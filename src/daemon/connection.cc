@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -31,24 +30,30 @@ Connection::Connection(UniqueFd fd, ssl_ctx_st* context)
 
 void Connection::FreeSsl::operator()(ssl_st* ssl) const { ::SSL_free(ssl); }
 
-// OpenSSL's result as errno would have it.
-ssize_t Connection::Answer(int result) const {
+// OpenSSL's result as errno would have it; `to_poll` is what it waits for.
+ssize_t Connection::Answer(int result, short& to_poll) const {
   if (result > 0) return result;
   const int why = ::SSL_get_error(ssl_.get(), result);
   ::ERR_clear_error();
   if (why == SSL_ERROR_ZERO_RETURN) return 0;
-  errno = why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? EAGAIN : ECONNRESET;
+  const bool again = why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE;
+  if (again) to_poll = why == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN;
+  errno = again ? EAGAIN : ECONNRESET;
   return -1;
 }
 
 ssize_t Connection::Receive(void* to, size_t size) {
   if (ssl_ == nullptr) return ::recv(fd_.get(), to, size, MSG_DONTWAIT);
-  return Answer(::SSL_read(ssl_.get(), to, static_cast<int>(std::min<size_t>(size, INT_MAX))));
+  to_receive_ = POLLIN;
+  return Answer(::SSL_read(ssl_.get(), to, static_cast<int>(std::min<size_t>(size, INT_MAX))),
+                to_receive_);
 }
 
 ssize_t Connection::Send(const void* from, size_t size) {
   if (ssl_ == nullptr) return ::send(fd_.get(), from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-  return Answer(::SSL_write(ssl_.get(), from, static_cast<int>(std::min<size_t>(size, INT_MAX))));
+  to_send_ = POLLOUT;
+  return Answer(::SSL_write(ssl_.get(), from, static_cast<int>(std::min<size_t>(size, INT_MAX))),
+                to_send_);
 }
 
 bool Connection::Pending() const { return ssl_ != nullptr && ::SSL_pending(ssl_.get()) > 0; }

@@ -4,6 +4,7 @@
 // one thread to another (GET /v1/watch). Never blocks: who waits polls fd().
 #pragma once
 
+#include <poll.h>
 #include <sys/types.h>
 
 #include <cstddef>
@@ -31,6 +32,10 @@ class Connection {
   // use. 0 from Receive: the other end has closed it.
   ssize_t Receive(void* to, size_t size);
   ssize_t Send(const void* from, size_t size);
+  // What to poll(2) for before the next try, after EAGAIN: to read TLS may have to write first (an
+  // answer to new keys), and POLLIN alone would be true without end.
+  short to_receive() const { return to_receive_; }
+  short to_send() const { return to_send_; }
   bool Pending() const;  // bytes that poll(2) cannot see any more
   // One step of it. 1: done; 0: poll `events` and come again; -1: it failed.
   int Handshake(short& events);
@@ -40,10 +45,11 @@ class Connection {
   struct FreeSsl {
     void operator()(ssl_st* ssl) const;
   };
-  ssize_t Answer(int result) const;
+  ssize_t Answer(int result, short& to_poll) const;
 
   UniqueFd fd_;
   std::unique_ptr<ssl_st, FreeSsl> ssl_;  // null: plain
+  short to_receive_ = POLLIN, to_send_ = POLLOUT;
 };
 
 // The server's certificate, its key, and whose certificates clients must have.

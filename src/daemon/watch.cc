@@ -161,16 +161,18 @@ void Watch::Run() {
   std::vector<pollfd> fds;
   while (!stopping_) {
     fds.assign(1, {wake_.get(), POLLIN, 0});
-    for (const Watcher& w : watchers_)
-      fds.push_back({w.connection.fd(),
-                     static_cast<short>(w.waiting.empty() ? POLLIN : POLLIN | POLLOUT), 0});
+    for (const Watcher& w : watchers_) {
+      const int send = w.waiting.empty() ? 0 : w.connection.to_send();
+      fds.push_back({w.connection.fd(), static_cast<short>(w.connection.to_receive() | send), 0});
+    }
     ::poll(fds.data(), fds.size(), Timeout(MonotonicNs()));
     uint64_t count;
     while (::read(wake_.get(), &count, sizeof count) > 0) continue;
     for (size_t i = 0; i < watchers_.size(); ++i) {
       char rest[256];  // a watcher has nothing more to say: what it sends is thrown away
-      if ((fds[i + 1].revents & (POLLIN | POLLHUP | POLLERR)) == 0) continue;
-      const ssize_t n = watchers_[i].connection.Receive(rest, sizeof rest);
+      Connection& connection = watchers_[i].connection;
+      if ((fds[i + 1].revents & (connection.to_receive() | POLLHUP | POLLERR)) == 0) continue;
+      const ssize_t n = connection.Receive(rest, sizeof rest);
       if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) watchers_[i].gone = true;
     }
     TakeNew();

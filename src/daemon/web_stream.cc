@@ -65,10 +65,12 @@ ssize_t WebStream::read(char* to, size_t size) {
   if (left_ == 0) return -1;
   if (begin_ == end_) {
     ssize_t n;
-    do {  // of a record of TLS that has not come whole there is nothing yet
-      if (!connection_.Pending() && !Wait(POLLIN, read_until_ns_)) return -1;
+    for (bool wait = !connection_.Pending();; wait = true) {
+      if (wait && !Wait(connection_.to_receive(), read_until_ns_)) return -1;
       n = connection_.Receive(buffer_.data(), buffer_.size());
-    } while (n < 0 && (errno == EAGAIN || errno == EINTR));
+      // Of a record of TLS that has not come whole there is nothing yet.
+      if (n >= 0 || (errno != EAGAIN && errno != EINTR)) break;
+    }
     if (n <= 0) return n;
     begin_ = 0;
     end_ = static_cast<size_t>(n);
@@ -86,7 +88,7 @@ ssize_t WebStream::write(const char* from, size_t size) {
     pollfd stop{stop_, POLLIN, 0};
     if (::poll(&stop, 1, 0) > 0)
       write_until_ns_ = std::min(write_until_ns_, MonotonicNs() + kLastAnswerMs * kMs);
-    if (!Wait(POLLOUT, write_until_ns_, false)) return -1;
+    if (!Wait(connection_.to_send(), write_until_ns_, false)) return -1;
     const ssize_t n = connection_.Send(from, size);
     if (n >= 0 || (errno != EAGAIN && errno != EINTR)) return n;
   }
