@@ -23,19 +23,6 @@ MeterTotals Copy(const region::Usage& usage, uint32_t slot, unsigned device) {
   return out;
 }
 
-void AddTo(MeterTotals& sum, const MeterTotals& m) {
-  sum.waits += m.waits;
-  sum.operations += m.operations;
-  sum.launches += m.launches;
-  sum.gate_wait_ns += m.gate_wait_ns;
-  sum.bound_wait_ns += m.bound_wait_ns;
-  sum.forced += m.forced;
-  sum.copied_bytes += m.copied_bytes;
-  sum.copies += m.copies;
-  sum.copy_ns += m.copy_ns;
-  for (unsigned i = 0; i < region::kWaitBuckets; ++i) sum.wait_buckets[i] += m.wait_buckets[i];
-}
-
 // A process's threads that can wait at once, and how often one of them can begin to in a second:
 // more than any program's, far less than noise.
 constexpr double kMostWaiters = 1024, kMostWaitsPerSecond = 200'000;
@@ -94,12 +81,7 @@ void ResetMeters(region::Usage& usage, uint32_t slot, unsigned devices) {
 
 void MeterReader::Add(uint32_t slot) { processes_[slot] = Process{}; }
 
-void MeterReader::Remove(uint32_t slot) {
-  const auto it = processes_.find(slot);
-  if (it == processes_.end()) return;
-  AddTo(gone_, it->second.totals);
-  processes_.erase(it);
-}
+void MeterReader::Remove(uint32_t slot) { processes_.erase(slot); }
 
 void MeterReader::ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now,
                               arbiter::Progress& out) {
@@ -108,7 +90,7 @@ void MeterReader::ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now,
   moved_ = moved_ || totals.waits != p.seen.waits || totals.launches != p.seen.launches ||
            totals.operations != p.seen.operations;
   const double seconds = std::chrono::duration<double>(now - p.read_at).count();
-  if (!AddGrowth(p.seen, totals, seconds, p.totals)) senseless_at_ = now;
+  if (!AddGrowth(p.seen, totals, seconds, totals_)) senseless_at_ = now;
   p.seen = totals;
   p.read_at = now;
   out.waits += totals.waits;
@@ -151,12 +133,6 @@ arbiter::Progress MeterReader::Read(arbiter::Nanos now) {
   arbiter::Progress out{.paused = true};
   for (auto& [slot, process] : processes_) ReadProcess(slot, process, now, out);
   return out;
-}
-
-MeterTotals MeterReader::Totals() const {
-  MeterTotals sum = gone_;
-  for (const auto& [slot, process] : processes_) AddTo(sum, process.totals);
-  return sum;
 }
 
 void MeterReader::BeginRearm() {

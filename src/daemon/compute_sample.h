@@ -46,11 +46,12 @@ class MeterReader {
       : usage_(usage), device_(device), tail_(tail) {}
 
   void Add(uint32_t slot);
-  void Remove(uint32_t slot);  // its part of the totals stays, its lanes count no more
+  // What it counted up to the last Read stays in the totals; its lanes count no more.
+  void Remove(uint32_t slot);
   bool empty() const { return processes_.empty(); }
 
   arbiter::Progress Read(arbiter::Nanos now);
-  MeterTotals Totals() const;
+  const MeterTotals& Totals() const { return totals_; }  // as of the last Read
   arbiter::Nanos senseless_at() const { return senseless_at_; }
   // Something moved between the last two reads: submissions, completions, waits.
   bool moved() const { return moved_; }
@@ -68,8 +69,7 @@ class MeterReader {
   };
   struct Process {
     std::vector<LaneMemory> lanes;
-    MeterTotals seen;    // its counters as they were
-    MeterTotals totals;  // ... as far as they made sense
+    MeterTotals seen;  // its counters as they were
     arbiter::Nanos read_at{0};
     uint64_t metered_then = 0;  // at BeginRearm
   };
@@ -79,7 +79,7 @@ class MeterReader {
   const unsigned device_;
   const arbiter::Nanos tail_;
   std::map<uint32_t, Process> processes_;
-  MeterTotals gone_;  // of processes that have ended
+  MeterTotals totals_;  // of all that ever were, as far as they made sense
   arbiter::Nanos senseless_at_ = kLongAgo;
   bool moved_ = false;
 };
