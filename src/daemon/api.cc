@@ -254,6 +254,7 @@ void Served::Metrics(const httplib::Request& in, httplib::Response& out) {
   SelfFigures self = ReadSelf();
   self.watchers = watch_.watchers();
   self.watchers_dropped = watch_.dropped();
+  self.log_dropped = options_.log_dropped();
   std::string text = MetricsText(figures, self, only);
   if (options_.hami_metrics) text += HamiMetricsText(figures, HostName(), only);
   out.set_content(std::move(text), "text/plain; version=0.0.4; charset=utf-8");

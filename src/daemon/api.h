@@ -23,6 +23,8 @@ struct ApiOptions {
   std::string token_file;     // whose first line everyone on TCP must know; "" = none
   TlsFiles tls;               // on TCP; a client CA stands for a token
   bool hami_metrics = false;  // /metrics has HAMi's names, too
+  // Log lines and journal entries that nobody took in time.
+  std::function<uint64_t()> log_dropped;
 };
 
 class Api {

@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spdlog/sinks/rotating_file_sink.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -19,6 +17,7 @@
 #include "src/base/sim_spec.h"
 #include "src/daemon/broker.h"
 #include "src/daemon/locks.h"
+#include "src/daemon/log.h"
 #include "src/daemon/procfs.h"
 #include "src/daemon/socket.h"
 #include "src/device/nvml.h"
@@ -27,6 +26,8 @@ namespace divvy::daemon {
 namespace {
 using std::chrono::milliseconds;
 constexpr milliseconds kTick{250};  // shims take a heartbeat a second old for a death
+// Without tenants: only for events that were held back (refused requests, sick devices).
+constexpr milliseconds kQuietTick{10'000};
 constexpr uint64_t kPrivateLingerNs = 2'000'000'000;
 constexpr uint64_t kHolderEndsNs = 10'000'000'000;
 constexpr uint64_t kPrivateFirstNs = 15'000'000'000;  // a private daemon whose first never came
@@ -46,20 +47,25 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
   Daemon* self = d.get();
   d->node_ = std::make_unique<Node>(options.node, *d->source_, *d->loop_, d->events_,
                                     [self](bool has_tenants) { self->OnChange(has_tenants); });
+  d->SetTimer(options.private_daemon);
   if (s = d->node_->Start(); !s.ok()) return s.error();
   Result<std::unique_ptr<Api>> api =
       Api::Start({.socket_path = paths::ApiSocket(options.node.machine_dir),
                   .tcp = options.api_tcp,
                   .token_file = options.api_token_file,
                   .tls = options.api_tls,
-                  .hami_metrics = options.hami_metrics},
+                  .hami_metrics = options.hami_metrics,
+                  .log_dropped =
+                      [self] {
+                        return self->log_->dropped() +
+                               (self->log_lines_ != nullptr ? self->log_lines_->dropped() : 0);
+                      }},
                  *d->node_, d->events_, d->history_, [self] { self->loop_->Stop(); });
   if (!api.ok()) return api.error();
   d->api_ = std::move(*api);
   d->sampler_ = std::thread([self] { self->SampleForever(); });
   if (d->source_->WatchFaults()) d->fault_watch_ = std::thread([self] { self->WatchFaults(); });
   d->empty_since_ns_ = MonotonicNs();
-  if (options.private_daemon) d->loop_->SetTimer(kTick, [self] { self->OnTick(); });
   return d;
 }
 
@@ -119,17 +125,8 @@ Status Daemon::TakeMachine() {
 }
 
 void Daemon::OpenLog() {
-  constexpr size_t kLogBytes = 10 << 20, kOldLogs = 2;
-  try {
-    if (options_.foreground)
-      spdlog::set_default_logger(spdlog::stderr_logger_mt("divvyd"));
-    else
-      spdlog::set_default_logger(spdlog::rotating_logger_mt(
-          "divvyd", options_.node.machine_dir + "/divvyd.log", kLogBytes, kOldLogs));
-    spdlog::flush_on(spdlog::level::info);
-  } catch (const spdlog::spdlog_ex&) {  // a full disk: the daemon goes on without a log
-    spdlog::set_level(spdlog::level::off);
-  }
+  log_lines_ =
+      daemon::OpenLog(options_.foreground ? "" : options_.node.machine_dir + "/divvyd.log");
   log_ = std::make_unique<EventLog>(options_.journal);
   events_.WriteTo([log = log_.get()](const Event& event) { log->Write(event); });
 }
@@ -199,11 +196,17 @@ Status Daemon::WatchSignals() {
 
 void Daemon::OnChange(bool has_tenants) {
   if (has_tenants) had_tenants_ = true;  // also one that is gone again before the next tick
-  if (!options_.private_daemon)
-    loop_->SetTimer(has_tenants ? kTick : milliseconds(0), [this] { OnTick(); });
+  if (!options_.private_daemon) SetTimer(has_tenants);
   const std::lock_guard lock(sampler_mutex_);
   sampler_kicked_ = true;
   sampler_wake_.notify_all();
+}
+
+void Daemon::SetTimer(bool ticks) {
+  if (ticks)
+    loop_->SetTimer(kTick, [this] { OnTick(); });
+  else
+    loop_->SetTimer(kQuietTick, [this] { events_.Flush(WallClock()); });
 }
 
 void Daemon::OnTick() {

@@ -18,6 +18,7 @@
 #include "src/daemon/event_log.h"
 #include "src/daemon/events.h"
 #include "src/daemon/history.h"
+#include "src/daemon/log_queue.h"
 #include "src/daemon/loop.h"
 #include "src/daemon/node.h"
 #include "src/daemon/options.h"
@@ -42,6 +43,7 @@ class Daemon {
   Status TakeDevices();
   Status WatchSignals();
   void OnChange(bool has_tenants);
+  void SetTimer(bool ticks);
   void OnTick();
   void SampleForever();
   void WatchFaults();
@@ -53,6 +55,7 @@ class Daemon {
   uint64_t signals_watch_ = 0;
   std::unique_ptr<device::Source> source_;
   std::unique_ptr<Loop> loop_;
+  std::shared_ptr<LogQueue> log_lines_;  // null: no log
   std::unique_ptr<EventLog> log_;
   Events events_;
   UseHistory history_;

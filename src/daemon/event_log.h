@@ -1,9 +1,11 @@
 // Where events are written besides the ring: one line each in the daemon's log, and, with all their
 // fields, in journald where it runs (its native protocol: datagrams of KEY=value lines).
 //
-// Side: the daemon. Never blocks: what journald does not take at once is dropped and counted.
+// Side: the daemon. Never blocks: the log is a LogQueue's, what journald does not take at once is
+// dropped and counted.
 #pragma once
 
+#include <atomic>
 #include <string>
 
 #include "src/base/unique_fd.h"
@@ -23,13 +25,13 @@ class EventLog {
   explicit EventLog(std::string journal);
   void Write(const Event& event);
   bool to_journal() const { return socket_.valid(); }
-  uint64_t dropped() const { return dropped_; }
+  uint64_t dropped() const { return dropped_; }  // entries that the journal did not take
 
  private:
   const std::string journal_;
   UniqueFd socket_;
   bool text_ = true;
-  uint64_t dropped_ = 0;
+  std::atomic<uint64_t> dropped_ = 0;
 };
 
 }  // namespace divvy::daemon

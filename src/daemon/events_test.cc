@@ -6,9 +6,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <future>
 #include <map>
+#include <memory>
+#include <mutex>
 
 #include "src/daemon/event_log.h"
+#include "src/daemon/log_queue.h"
 #include "src/daemon/xid.h"
 
 namespace divvy::daemon {
@@ -52,6 +57,39 @@ TEST(Events, WhatWasHeldBackIsToldOnceWhenItIsQuiet) {
   events.Forget("gone");
   events.Flush(61);
   EXPECT_EQ(events.Since(0).back().suppressed, 10u);
+}
+
+TEST(LogQueue, WhoAddsNeverWaitsForWhoWrites) {
+  std::mutex mutex;
+  std::vector<std::string> written;
+  std::promise<void> inside, go_on;
+  std::atomic<bool> hang = true;
+  const size_t fits = LogQueue::kMostBytes / 1024;
+  {
+    LogQueue queue([&](const std::string& line) {
+      if (hang.exchange(false)) {
+        inside.set_value();
+        go_on.get_future().wait();
+      }
+      const std::lock_guard lock(mutex);
+      written.push_back(line);
+    });
+    queue.Add("first\n");
+    inside.get_future().wait();
+    for (size_t i = 0; i < fits + 7; ++i) queue.Add(std::string(1023, 'x') + "\n");
+    EXPECT_EQ(queue.dropped(), 7u);
+    go_on.set_value();
+  }  // writes what waits
+  ASSERT_EQ(written.size(), 1 + fits + 1);
+  EXPECT_EQ(written.front(), "first\n");
+  EXPECT_NE(written.back().find("7 lines are missing here"), std::string::npos) << written.back();
+}
+
+TEST(LogQueue, AWriteThatHangsIsLeftBehind) {
+  const auto never = std::make_shared<std::promise<void>>();
+  const auto ends = never->get_future().share();
+  LogQueue([ends](const std::string&) { ends.wait(); }).Add("x\n");
+  never->set_value();
 }
 
 TEST(EventLog, ALineHasNoBreaks) {

@@ -35,6 +35,7 @@ void AddSelf(MetricsPage& page, const Figures& all, const SelfFigures& self) {
   page.Add<kDivvyTenants>(static_cast<double>(all.tenants.size()));
   page.Add<kDivvyWatchers>(static_cast<double>(self.watchers));
   page.Add<kDivvyWatchersDroppedTotal>(static_cast<double>(self.watchers_dropped));
+  page.Add<kDivvyLogDroppedTotal>(static_cast<double>(self.log_dropped));
   page.Add<kProcessCpuSecondsTotal>(self.cpu_s);
   page.Add<kProcessResidentMemoryBytes>(static_cast<double>(self.resident_bytes));
   page.Add<kProcessOpenFds>(static_cast<double>(self.descriptors));

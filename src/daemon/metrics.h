@@ -20,6 +20,7 @@ struct SelfFigures {
   uint64_t resident_bytes = 0;
   uint64_t descriptors = 0;
   uint64_t watchers = 0, watchers_dropped = 0;
+  uint64_t log_dropped = 0;
 };
 SelfFigures ReadSelf();
 

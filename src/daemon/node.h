@@ -179,14 +179,18 @@ class Node {
   void HarvestEvents(Tenant& tenant);
   static void NoteRefusal(Tenant& tenant, uint64_t now_ns);  // node_why.cc
 
+  // node_leaving.cc
+  void SettleReplaced(Tenant& tenant);
+  void ReleaseUnread(unsigned device);
+  void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
+                      uint64_t begin_ns, bool quiet);
+
   // node_sample.cc
   void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
              const std::map<uint64_t, BooksLook>& looks_before);
-  void ReleaseUnread(unsigned device);
+  const std::unordered_map<pid_t, uint64_t>& Owners();  // tenants of all that said hello, by pid
   Attribution& Attribute(pid_t pid);
   uint64_t TenantByAncestry(pid_t pid, uint64_t preferred = 0) const;
-  void ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
-                      uint64_t begin_ns, bool quiet);
   void Learn(Tenant& tenant, unsigned share);
   void Measure(Tenant& tenant, unsigned share, bool quiet, const BooksLook& before);
   // node_publish.cc
@@ -233,6 +237,8 @@ class Node {
   UniqueFd spare_fd_;  // given up to refuse a connection when descriptors run out
   std::vector<DeviceState> devices_;
   std::unordered_map<pid_t, Attribution> attributions_;
+  std::unordered_map<pid_t, uint64_t> owners_;
+  bool owners_stale_ = false;  // a process came or went
   Learned learned_;
   bool dirty_ = false;
   bool closed_ = false;

@@ -16,6 +16,9 @@ namespace {
 // Connections of one tenant that have not said hello: more than any honest storm of forks keeps
 // open at once, few enough that a hostile one cannot use up the daemon's descriptors.
 constexpr unsigned kMostSilent = 512;
+// Connections of one process that are open at once. An honest one has one; a second while a worker
+// that it forked holds the end that it lost itself.
+constexpr size_t kMostConnections = 4;
 }  // namespace
 
 void Node::OnListener(uint64_t tenant_id) {
@@ -179,7 +182,11 @@ Result<Process*> Node::Attach(Tenant& tenant, Peer& peer, ProcessId id, const He
     }
   }
   for (const uint32_t slot : reused) Bury(tenant, tenant.processes[slot], Process::State::kLeaving);
-  if (same != nullptr && hello.last_generation == generation_) return same;  // it lost its socket
+  if (same != nullptr && hello.last_generation == generation_) {  // it lost its socket
+    if (same->connections.size() < kMostConnections) return same;
+    return NoRoom("the process has " + std::to_string(kMostConnections) +
+                  " connections already, the most it may have");
+  }
   if (same != nullptr && hello.last_generation == 0) {
     Bury(tenant, *same, Process::State::kReplaced);  // exec: the old image's memory leaves
   } else if (same != nullptr) {
@@ -263,6 +270,7 @@ Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
   compute_.AddProcess(tenant.id, slot);
   last_change_ns_ = MonotonicNs();
   on_change_(true);
+  owners_stale_ = true;
   return &(tenant.processes[slot] = std::move(process));
 }
 
@@ -326,11 +334,14 @@ void Node::Release(Tenant& tenant, uint32_t slot) {
   // The sum that LookAtBooks makes must not fall back to a former value.
   tenant.epoch += usage.slot[slot].charges.load(std::memory_order_relaxed) + 1;
   compute_.RemoveProcess(tenant.id, slot);
+  const auto it = tenant.processes.find(slot);
+  const std::vector<uint64_t> open = it->second.connections;
+  for (const uint64_t id : open) CloseConnection(id);
   region::ResetSlot(usage, slot, tenant.segments->book_sequence());
   ResetMeters(usage, slot, static_cast<unsigned>(tenant.shares.size()));
-  const auto it = tenant.processes.find(slot);
   loop_.Remove(it->second.watch, it->second.pidfd.get());
   tenant.processes.erase(it);
+  owners_stale_ = true;
   tenant.free_slots.insert(slot);
   MustSave(tenant);
 }

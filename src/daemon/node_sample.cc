@@ -16,21 +16,10 @@ constexpr uint64_t kStillNs = 220'000'000;
 // What a pool gives back to the driver by itself is credited when the program next waits for the
 // device: a while after that.
 constexpr uint64_t kPoolsSettledNs = 1'500'000'000;
-// Absence from NVML's list is believed only this long after a death: the list may lag.
-constexpr uint64_t kListLagNs = 250'000'000;
-// Where NVML lists no processes, or the pid lives again as somebody else: longer than any teardown
-// on record (0.4 to 26 s).
-constexpr uint64_t kLongestTeardownNs = 30'000'000'000;
 constexpr uint64_t kActiveNs = 2'000'000'000;
 constexpr uint64_t kUnsharedNs = 2'000'000'000;
 constexpr unsigned kSettled = 3;
 constexpr uint64_t kBlock = uint64_t{2} << 20;
-
-const device::ProcessMemory* Listed(const device::Reading& reading, pid_t pid) {
-  for (const device::ProcessMemory& p : reading.processes)
-    if (p.pid == pid) return &p;
-  return nullptr;
-}
 
 }  // namespace
 
@@ -88,18 +77,6 @@ void Node::Sample(unsigned device) {
   Apply(device, *reading, begin_ns, before);
 }
 
-// Of a device that NVML does not answer for: what left it so long ago that it must be free, and
-// tenants that are over, end all the same.
-void Node::ReleaseUnread(unsigned device) {
-  std::vector<uint64_t> ids;
-  for (const auto& [tenant, s] : devices_[device].shares) {
-    ReleaseLeaving(*tenant, s, device::Reading{}, MonotonicNs(), false);
-    if (tenant->runner_gone) ids.push_back(tenant->id);
-  }
-  for (const uint64_t id : ids)
-    if (Tenant* tenant = FindTenant(id)) EndIfOver(*tenant);
-}
-
 void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
                  const std::map<uint64_t, BooksLook>& looks_before) {
   DeviceState& state = devices_[device];
@@ -115,10 +92,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     uint64_t attached = 0, unattached = 0;
   };
   std::map<uint64_t, Sums> sums;
-  std::unordered_map<pid_t, uint64_t> owner;
-  for (const auto& [id, tenant] : tenants_)
-    for (const auto& [slot, process] : tenant.processes) owner[process.id.pid] = id;
-
+  const auto& owners = Owners();
   bool figures = reading.lists_processes;
   Bytes listed_sum;
   state.outside.clear();
@@ -126,8 +100,8 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     figures = figures && p.used.has_value();
     const Bytes used = p.used.value_or(Bytes{});
     listed_sum += used;
-    const auto attached = owner.find(p.pid);
-    const Attribution* attribution = attached == owner.end() ? &Attribute(p.pid) : nullptr;
+    const auto attached = owners.find(p.pid);
+    const Attribution* attribution = attached == owners.end() ? &Attribute(p.pid) : nullptr;
     const uint64_t id = attribution != nullptr ? attribution->tenant : attached->second;
     Tenant* tenant = FindTenant(id);
     if (tenant == nullptr) {
@@ -159,6 +133,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     Tenant& tenant = *of.tenant;
     const unsigned s = of.share;
     Share& share = tenant.shares[s];
+    SettleReplaced(tenant);
     const BooksLook now = LookAtBooks(tenant);
     if (now.sequence != share.sequence_seen) {
       share.sequence_seen = now.sequence;
@@ -174,7 +149,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     share.nvml_bytes = sums[tenant.id].attached + sums[tenant.id].unattached;
     for (auto& [slot, process] : tenant.processes) {
       Process::OnDevice& on = process.device[s];
-      const device::ProcessMemory* p = Listed(reading, process.id.pid);
+      const device::ProcessMemory* p = reading.Find(process.id.pid);
       const uint64_t bytes = p == nullptr ? 0 : p->used.value_or(Bytes{}).n;
       on.settled_readings = quiet && before.still && now.still && bytes == on.nvml_bytes
                                 ? on.settled_readings + 1
@@ -213,6 +188,16 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     std::erase_if(attributions_, [&](const auto& a) {
       return !Alive({a.first, a.second.start_ticks});
     });
+}
+
+const std::unordered_map<pid_t, uint64_t>& Node::Owners() {
+  if (owners_stale_) {
+    owners_.clear();
+    for (const auto& [id, tenant] : tenants_)
+      for (const auto& [slot, process] : tenant.processes) owners_[process.id.pid] = id;
+    owners_stale_ = false;
+  }
+  return owners_;
 }
 
 Node::Attribution& Node::Attribute(pid_t pid) {
@@ -262,53 +247,6 @@ uint64_t Node::TenantByAncestry(pid_t pid, uint64_t preferred) const {
                                          tenant.record.name + "/tenant.sock")
       return id;
   return 0;
-}
-
-void Node::ReleaseLeaving(Tenant& tenant, unsigned share, const device::Reading& reading,
-                          uint64_t begin_ns, bool quiet) {
-  std::vector<uint32_t> done;
-  for (auto& [slot, process] : tenant.processes) {
-    Process::OnDevice& on = process.device[share];
-    const uint64_t since_ns = process.since_ns;
-    const auto age = [&](uint64_t wait_ns) { return begin_ns >= since_ns + wait_ns; };
-    if (process.state == Process::State::kLive) {
-      // Its socket is closed and the driver does not know it: an exec into something else.
-      if (process.connections.empty() && age(kListLagNs) && reading.lists_processes &&
-          Listed(reading, process.id.pid) == nullptr && SlotBytes(tenant, slot, share) != 0 &&
-          quiet) {
-        Credit(tenant, process, share, SlotBytes(tenant, slot, share) / region::kUnitBytes);
-        region::ProcessSlot& left = tenant.segments->usage().slot[slot];
-        left.device[share].charged_units = 0;
-        left.answered = left.charges.load() >> region::kUnderWayShift;
-      }
-      continue;
-    }
-    if (on.held_units == 0) continue;
-    const bool listed = Listed(reading, process.id.pid) != nullptr;
-    if (!reading.lists_processes) {
-      if (age(kLongestTeardownNs)) Credit(tenant, process, share, on.held_units);
-    } else if (!listed) {
-      if (age(kListLagNs)) Credit(tenant, process, share, on.held_units);
-    } else if (process.state == Process::State::kReplaced) {
-      // The pid lives on: what NVML shows above the new image's charges is still the old one's.
-      uint64_t charged = 0;
-      for (const auto& [other, p] : tenant.processes)
-        if (p.id == process.id && p.state == Process::State::kLive)
-          charged += SlotBytes(tenant, other, share);
-      const uint64_t excess = on.nvml_bytes > charged + kBlock ? on.nvml_bytes - charged : 0;
-      if (quiet && age(kListLagNs) && excess / region::kUnitBytes < on.held_units)
-        Credit(tenant, process, share, on.held_units - excess / region::kUnitBytes);
-    } else if (age(kLongestTeardownNs) && IdentityOf(process.id.pid).has_value()) {
-      Credit(tenant, process, share, on.held_units);  // the pid is somebody else's by now
-    }
-  }
-  for (auto& [slot, process] : tenant.processes) {
-    if (process.state == Process::State::kLive) continue;
-    const bool empty = std::all_of(process.device.begin(), process.device.end(),
-                                   [](const auto& on) { return on.held_units == 0; });
-    if (empty) done.push_back(slot);
-  }
-  for (const uint32_t slot : done) Release(tenant, slot);
 }
 
 // A context's cost, from a process whose books and NVML figure have both been still, and that has

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fstream>
 
 namespace divvy::daemon {
 namespace {
@@ -159,6 +161,21 @@ std::string EnvironmentOf(pid_t pid, const std::string& name) {
     at = end + 1;
   }
   return "";
+}
+
+std::optional<bool> MapsFile(pid_t pid, const struct stat& file) {
+  std::ifstream maps(ProcPath(pid, "maps"));
+  std::string line;
+  bool any = false;
+  while (std::getline(maps, line)) {
+    unsigned major = 0, minor = 0;
+    unsigned long long inode = 0;
+    if (std::sscanf(line.c_str(), "%*s %*s %*s %x:%x %llu", &major, &minor, &inode) != 3) continue;
+    any = true;
+    if (inode == file.st_ino && ::makedev(major, minor) == file.st_dev) return true;
+  }
+  if (!any) return std::nullopt;
+  return false;
 }
 
 bool InInitialPidNamespace() {

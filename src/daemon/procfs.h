@@ -4,6 +4,7 @@
 // pins a process. Threads: any; system calls, no locks.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -50,6 +51,10 @@ std::string DescribeEnd(int wait_status);  // "was ended by SIGSEGV", "exited wi
 std::string CommandOf(pid_t pid);  // its command line, cut to 200 bytes, printable
 std::string CgroupOf(pid_t pid);   // the v2 path, else the first v1 path; "" when unknown
 std::string EnvironmentOf(pid_t pid, const std::string& name);  // at its exec; "" when unset
+
+// Whether the process maps the file of which `file` is the stat; nullopt: it cannot be told (not
+// allowed, gone). Reads a line for each of its mappings.
+std::optional<bool> MapsFile(pid_t pid, const struct stat& file);
 
 // False in a container: there NVML's pids and SO_PEERCRED's would not be the same numbers.
 bool InInitialPidNamespace();

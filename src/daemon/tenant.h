@@ -45,6 +45,13 @@ struct Process {
     unsigned settled_readings = 0;    // equal ones in a row
   };
   std::array<OnDevice, region::kMaxDevices> device;
+  struct Unsettled {        // a charge in the making, or a driver call that has not been answered
+    uint64_t since_ns = 0;  // not changed since; 0 = none
+    uint64_t op = 0, answered = 0, charges = 0;
+    bool SameAs(const Unsettled& o) const {
+      return op == o.op && answered == o.answered && charges == o.charges;
+    }
+  } unsettled;
 };
 
 struct Finding {

@@ -41,6 +41,12 @@ struct Reading {
   Bytes free;
   bool lists_processes = false;  // `processes` is the driver's list, not an absence of one
   std::vector<ProcessMemory> processes;
+
+  const ProcessMemory* Find(pid_t pid) const {  // nullptr: not listed
+    for (const ProcessMemory& p : processes)
+      if (p.pid == pid) return &p;
+    return nullptr;
+  }
 };
 
 // Part of a device's time that one process's kernels took lately, as the driver saw it.

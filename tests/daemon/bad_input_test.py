@@ -129,6 +129,22 @@ class Sockets(MachineTest):
         self.assertEqual(q("eof"), "no")
         until(lambda: len(os.listdir(f"/proc/{self.m.daemon.pid}/fd")) < 60, "no descriptor leaks")
 
+    def test_connections_of_one_process_are_bounded(self):
+        t = self.m.tenant(GIB, name="t")
+        p = self.m.probe()
+        slot, generation, _ = p.hello(t)  # and each hello leaves its connection open
+        before = len(os.listdir(f"/proc/{self.m.daemon.pid}/fd"))
+        for _ in range(3):
+            self.assertEqual(p.hello(t, f"gen={generation}")[0], slot)
+        for _ in range(50):
+            self.assertRegex(p("hello", t["socket"], f"gen={generation}"),
+                             "refused 28 .*has 4 connections already")
+        for gen in range(50):  # one that says that it never got an answer, without end
+            p.hello(t, f"gen={gen % 2}")
+        self.assertLessEqual(len(os.listdir(f"/proc/{self.m.daemon.pid}/fd")), before + 3)
+        self.assertEqual(len(self.m.show("t")["processes"]), 1)
+        self.m.probe().hello(t)  # others are served
+
     def test_versions_are_refused_with_words(self):
         t = self.m.tenant(GIB, name="t")
         p = self.m.probe()

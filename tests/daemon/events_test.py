@@ -55,6 +55,31 @@ class Told(MachineTest):
             told = [e["cause"] for e in self.m.events(since=since) if e["kind"] == "change"]
             self.assertEqual(told, causes)
 
+    def test_a_log_that_nobody_reads_stops_nothing(self):
+        self.m.stop_daemon()
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        self.addCleanup(os.close, write)
+        os.set_blocking(write, False)
+        for size in (4096, 1):
+            try:
+                while True:
+                    os.write(write, b"." * size)
+            except BlockingIOError:
+                pass
+        os.set_blocking(write, True)
+        self.m.daemon, said = self.m.try_start(stderr=write)
+        self.assertEqual(said, "ready")
+        t = self.m.tenant(GIB, name="a")
+        p = self.m.probe()
+        p.hello(t)
+        for mib in range(1, 101):
+            self.m.request("PATCH", "/v1/tenants/a", {"mem_bytes": mib * MIB})
+        self.one("changed")
+        beat = p.policy()["heartbeat"]
+        until(lambda: p.policy()["heartbeat"] > beat, "a heartbeat")
+        self.m.stop_daemon()  # nor its end
+
     def test_a_takeover_says_who_and_whom(self):
         self.assertEqual(self.one("started")["kind"], "daemon")
         self.m.tenant(GIB, name="a")

@@ -111,13 +111,13 @@ class Machine:
         os.close(read)
         self.start()
 
-    def try_start(self, *more):
+    def try_start(self, *more, stderr=None):
         """Returns what the daemon said: "ready" or an error line."""
         read, write = os.pipe()
         process = subprocess.Popen(
             [f"{BUILD}/bin/divvyd", "--sim", self.profile, "--foreground", "--ready-fd",
              str(write), *self.options, *more], pass_fds=[write], env=self.env,
-            stdout=subprocess.DEVNULL, stderr=self.said)
+            stdout=subprocess.DEVNULL, stderr=stderr or self.said)
         os.close(write)
         with os.fdopen(read) as f:
             said = f.read().strip()

@@ -229,6 +229,28 @@ class Life(MachineTest):
         until(lambda: self.m.share("t")["charged_bytes"] == 0, "the credit after exec")
         self.assertEqual([x["pid"] for x in self.m.show("t")["processes"]], [p.pid])
 
+    def test_exec_beside_a_driver_call_leaves_nothing_under_way(self):
+        # What other threads were doing is over: a free that was asked for and never credited, a
+        # charge that stands in the book alone.
+        t = self.m.tenant(4 * GIB, name="t")
+        p, q = self.m.probe(), self.m.probe()
+        p.hello(t)
+        q.hello(t)
+        self.assertEqual(p("charge", 0, 64 * MIB, 0, 1), "ok")
+        self.assertEqual(p("charge", 0, -64 * MIB), "ok")
+        self.assertEqual(p("exec"), "again")
+        self.assertEqual(q("charge", 0, GIB), "ok")
+        self.assertEqual(q("charge_and_die", 0, 64 * MIB, "exec"), "again")
+        until(lambda: self.m.share("t")["charged_bytes"] == 0, "the credit after exec")
+        # Both live on, so the tenant does; what it holds is measured as ever.
+        self.with_memory(t, 256 * MIB, 320 * MIB)
+
+        def agreed():
+            share = self.m.share("t")
+            return share["charged_bytes"] + share["overhead_bytes"] == share["nvml_bytes"]
+        until(agreed, "charges and overhead as NVML has it")
+        self.assertEqual(len(self.m.show("t")["processes"]), 3)
+
     def test_limits_change_while_running(self):
         t = self.m.tenant(4 * GIB, name="t")
         p = self.m.probe()

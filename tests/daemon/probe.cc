@@ -119,14 +119,23 @@ std::string Charge(std::istringstream& in) {
   return ok ? "ok" : "refused";
 }
 
-// Killed halfway: the charge stands in the book, the slot has not been told.
+std::string Exec() {
+  ::execl("/proc/self/exe", "probe-again", nullptr);
+  return "error";
+}
+
+// charge_and_die DEVICE BYTES [exec]: killed, or another program, halfway: the charge stands in the
+// book, the slot has not been told.
 std::string ChargeAndDie(std::istringstream& in) {
   unsigned device = 0;
   uint64_t bytes = 0;
-  in >> device >> bytes;
+  std::string how;
+  in >> device >> bytes >> how;
   region::Change(*g_usage, g_welcome.slot, device, static_cast<int64_t>(region::UnitsOf(bytes)),
-                 region::kMaxUnits, region::Kind::kLinear, g_sequence, 0, [](region::BookStep at) {
-                   if (at == region::BookStep::kSwapped) ::raise(SIGKILL);
+                 region::kMaxUnits, region::Kind::kLinear, g_sequence, 0, [&](region::BookStep at) {
+                   if (at != region::BookStep::kSwapped) return;
+                   if (how == "exec") Exec();
+                   ::raise(SIGKILL);
                  });
   return "alive";
 }
@@ -394,10 +403,7 @@ std::string Run(const std::string& line) {
     char byte;
     return ::recv(g_socket, &byte, 1, MSG_DONTWAIT) == 0 ? "yes" : "no";
   }
-  if (verb == "exec") {
-    ::execl("/proc/self/exe", "probe-again", nullptr);
-    return "error";
-  }
+  if (verb == "exec") return Exec();
   return "what?";
 }
 
