@@ -128,7 +128,7 @@ TEST(OtherMixes, VariantsOfTheTrace) {
            {"proportions", {"default", "gpuspec10"}},
            {"eights", {"default", "multigpu20"}},
            {"fours", {"default"}},
-           {"memory", {"default", "gpushare40", "gpuspec10"}}}) {
+           {"memory-sizes", {"default", "gpushare40", "gpuspec10"}}}) {
     Means ours, fgd;
     for (const std::string& trace : traces) {
       Inventory inventory;

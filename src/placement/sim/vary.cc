@@ -133,8 +133,9 @@ void Alike(int32_t devices, Inventory* inventory) {
 }
 
 // Devices get 16, 32 or 64 GiB by model. A request for a part of a device asks for memory that has
-// little to do with its compute: between a quarter and three times that part of 16 GiB.
-void Memory(uint64_t seed, Inventory* inventory) {
+// little to do with its compute: between a quarter and three times that part of 16 GiB. Requests of
+// one size ask for the same, or each for its own.
+void Memory(uint64_t seed, bool by_size, Inventory* inventory) {
   constexpr int32_t kLeast = 16384;
   Rng rng(seed);
   for (NodeSpec& n : inventory->nodes) n.device_memory_mib = kLeast << n.model % 3;
@@ -143,7 +144,7 @@ void Memory(uint64_t seed, Inventory* inventory) {
     Shape& s = p.request.shape;
     if (!s.Shared()) continue;
     const auto [it, added] = memory.try_emplace({s.cpu_milli, s.compute_milli});
-    if (added) {
+    if (added || !by_size) {
       it->second =
           Times(kLeast, s.compute_milli * (0.25 + 2.75 * rng.Uniform()) / kWholeMilli, kLeast);
     }
@@ -168,7 +169,10 @@ const std::vector<Variant>& Variants() {
       {"proportions", "each kind of node 0 to 2 times as often", OtherProportions},
       {"eights", "nodes of 8 devices, all alike", [](uint64_t, Inventory* i) { Alike(8, i); }},
       {"fours", "nodes of 4 devices, all alike", [](uint64_t, Inventory* i) { Alike(4, i); }},
-      {"memory", "device memory, asked for unlike compute", Memory},
+      {"memory-pods", "device memory; what each pod asks of it is unlike its compute",
+       [](uint64_t seed, Inventory* i) { Memory(seed, false, i); }},
+      {"memory-sizes", "the same, but pods of one size ask for as much",
+       [](uint64_t seed, Inventory* i) { Memory(seed, true, i); }},
   };
   return all;
 }
