@@ -47,6 +47,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
   total_cpu_milli_ += spec.cpu_milli;
   if (nodes_.size() > log_.size()) {
     log_.assign(std::bit_ceil(nodes_.size()), {});
+    counting_.assign(log_.size() / 64, 0);
     log_mask_ = log_.size() - 1;
     log_end_ += log_.size();  // everybody lags: the ring was re-laid
   }
@@ -81,22 +82,23 @@ uint64_t Cluster::PoolsOf(const Shape& shape) const {
 
 void Cluster::Summarise(NodeId id) {
   Node& n = nodes_[id];
-  n.whole = 0;
-  n.most_left = 0;
+  int16_t most = 0;
+  int32_t whole = 0, sum = 0;
   for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
-    n.most_left = std::max(n.most_left, devices_[d].compute_left);
-    n.whole += devices_[d].compute_left == kWholeMilli;
+    const int16_t left = devices_[d].compute_left;
+    most = std::max(most, left);
+    whole += left == kWholeMilli;
+    sum += std::max<int16_t>(left, 0);
   }
+  n.most_left = most;
+  n.whole = static_cast<uint8_t>(whole);
+  n.left = sum;
 }
 
 void Cluster::Count(NodeId id, int sign) {
   const Node& n = nodes_[id];
   if (n.closed) return;
-  int64_t left = 0;
-  for (uint32_t d = n.first_device; d < n.first_device + n.device_count; ++d) {
-    if (devices_[d].compute_left > 0) left += devices_[d].compute_left;
-  }
-  left_milli_[n.pool] += sign * left;
+  left_milli_[n.pool] += sign * int64_t{n.left};
   const int32_t cpu = n.pool < cpu_per_whole_.size() ? cpu_per_whole_[n.pool] : 0;
   const int32_t whole = cpu > 0 ? std::clamp(n.cpu_left / cpu, 0, int32_t{n.whole}) : n.whole;
   whole_nodes_[n.pool][whole] += static_cast<uint32_t>(sign);
@@ -162,9 +164,10 @@ void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
 
 void Cluster::Log(NodeId id) {
   Node& n = nodes_[id];
-  Change& before = log_[n.last_change & log_mask_];
-  if (before.id == id) before.id = kNoNode;
+  const uint64_t before = n.last_change;
+  if (log_[before].id == id) counting_[before / 64] &= ~(uint64_t{1} << before % 64);
   n.last_change = static_cast<uint32_t>(log_end_++ & log_mask_);
+  counting_[n.last_change / 64] |= uint64_t{1} << n.last_change % 64;
   log_[n.last_change] = ChangeOf(id, n);
   log_[n.last_change].state = StateOf(n);
 }

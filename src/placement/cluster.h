@@ -23,7 +23,7 @@ struct NodeView {
 // who reads the log in order need not look at the node itself.
 struct Change {
   static constexpr uint8_t kClosed = 0xFF;
-  NodeId id = kNoNode;  // kNoNode: a later entry counts
+  NodeId id = kNoNode;
   int32_t cpu_left = 0;
   int32_t memory_left = 0;
   int16_t most_left = 0;
@@ -79,12 +79,13 @@ class Cluster {
   // each pool (pools that are not named: none).
   void SetCpuPerWhole(std::vector<int32_t> cpu_milli);
 
-  // The change log: entries [log_begin, log_end) name the nodes changed, oldest first, each node
-  // once: an older entry of it becomes kNoNode. The log forgets; who lags behind log_begin must
-  // look at every node.
+  // The change log: entries [log_begin, log_end) name the nodes changed, oldest first. Only a
+  // node's newest entry counts. The log forgets; who lags behind log_begin must look at every node.
   uint64_t log_begin() const { return log_end_ > log_.size() ? log_end_ - log_.size() : 0; }
   uint64_t log_end() const { return log_end_; }
   const Change& Changed(uint64_t entry) const { return log_[entry & log_mask_]; }
+  // Which of the 64 entries from `entry` (a multiple of 64) on count: bits.
+  uint64_t Counting(uint64_t entry) const { return counting_[(entry & log_mask_) / 64]; }
   void Prefetch(NodeId id) const {
     __builtin_prefetch(&nodes_[id]);
     __builtin_prefetch(reinterpret_cast<const char*>(&nodes_[id] + 1) - 1);
@@ -94,6 +95,11 @@ class Cluster {
     __builtin_prefetch(d);
     __builtin_prefetch(reinterpret_cast<const char*>(d + nodes_[id].device_count) - 1);
   }
+  void PrefetchChange(NodeId id) const {  // of a node at hand
+    PrefetchDevices(id);
+    __builtin_prefetch(&kinds_[id], 1);
+    __builtin_prefetch(&log_[nodes_[id].last_change & log_mask_], 1);
+  }
   // True if nothing was ever taken, or all was given back, and the pool says all about it: such
   // nodes of a pool score alike.
   bool Untouched(NodeId id) const;
@@ -101,7 +107,7 @@ class Cluster {
  private:
   void Log(NodeId id);
   uint8_t PoolOf(const Pool& pool);
-  void Summarise(NodeId id);        // sets the node's most_left and whole
+  void Summarise(NodeId id);        // sets the node's left, most_left and whole
   void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
   void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
 
@@ -109,6 +115,7 @@ class Cluster {
   std::vector<Device> devices_;
   std::vector<std::array<uint16_t, kKinds>> kinds_;
   std::vector<Change> log_ = std::vector<Change>(4096);  // ring, size a power of two
+  std::vector<uint64_t> counting_ = std::vector<uint64_t>(log_.size() / 64);
   uint64_t log_mask_ = log_.size() - 1;
   uint64_t log_end_ = 0;
   std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute

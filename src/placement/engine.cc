@@ -91,21 +91,33 @@ void Engine::Prepare() {
 NodeId Engine::Best(ShapeId id) {
   const Shape& shape = shapes_[id];
   Prepare();
+  Scores* scores = &ScoresOf(id);
+  scores->Prefetch();
   std::array<int32_t, kMaxPools> bias;
-  if (policy_->Draws() || !policy_->PoolBias(cluster_, shape, &bias)) bias.fill(0);
+  uint32_t& kind = where_[id].bias_kind;
+  if (kind == kUnasked) kind = policy_->Draws() ? Policy::kNoBias : policy_->BiasKind(shape);
+  if (kind == Policy::kNoBias) {
+    bias.fill(0);
+  } else {
+    policy_->PoolBias(kind, shape, cluster_.pools().size(), &bias);
+  }
   for (;;) {
-    Scores& scores = ScoresOf(id);
     const Sources from{cluster_, lanes_, *policy_, adapted_, memo_};
-    scores.Refresh(from);
+    scores->Refresh(from);
     if (policy_->Draws()) {
-      const uint32_t fitting = scores.CountFitting();
+      const uint32_t fitting = scores->CountFitting();
       if (fitting == 0) return kNoNode;
-      return scores.NthFitting(lanes_, policy_->Draw(changes_ + journal_.size(), fitting));
+      return scores->NthFitting(lanes_, policy_->Draw(changes_ + journal_.size(), fitting));
     }
-    const NodeId node = scores.Best(from, bias, cluster_.PoolsOf(shape));
+    const NodeId node = scores->Best(from, bias, cluster_.PoolsOf(shape));
+    if (node != kNoNode) {  // it will probably change
+      cluster_.PrefetchChange(node);
+      __builtin_prefetch(&heads_[node]);
+    }
     if (node == kNoNode || where_[id].own || Fits(cluster_.View(node), shape)) return node;
     where_[id].own = true;
     where_[id].version = 0;
+    scores = &ScoresOf(id);
   }
 }
 

@@ -118,8 +118,10 @@ class Engine {
   };
   struct Where {
     uint32_t at = 0, version = 0;
+    uint32_t bias_kind = kUnasked;
     bool own = false;  // does not share
   };
+  static constexpr uint32_t kUnasked = Policy::kNoBias - 1;
   std::vector<Cached> cached_;
   std::unordered_map<Shape, uint32_t, ShapeHash> cached_ids_;
   std::vector<Where> where_;  // per shape

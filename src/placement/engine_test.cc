@@ -168,8 +168,11 @@ TEST(Engine, RollbackRestoresEverything) {
 
 // The decision that a look at every node gives.
 Decision Fresh(Engine& e, const Shape& shape) {
-  std::array<int32_t, kMaxPools> bias;
-  if (!e.policy().PoolBias(e.cluster(), shape, &bias)) bias.fill(0);
+  std::array<int32_t, kMaxPools> bias{};
+  const uint32_t kind = e.policy().BiasKind(shape);
+  if (kind != Policy::kNoBias) {
+    e.policy().PoolBias(kind, shape, e.cluster().pools().size(), &bias);
+  }
   Decision best;
   for (NodeId id = 0; id < e.cluster().size(); ++id) {
     const NodeView view = e.cluster().View(id);

@@ -18,10 +18,9 @@ class Memo {
   // Null if not known. Valid until the next Put.
   const int32_t* Find(uint64_t key) const {
     const Line& line = At(key);
-    for (size_t i = 0; i < kWays; ++i) {
-      if (line.key[i] == key) return &line.score[i];
-    }
-    return nullptr;
+    size_t at = kWays;  // no branches: which way it is cannot be predicted
+    for (size_t i = 0; i < kWays; ++i) at = line.key[i] == key ? i : at;
+    return at == kWays ? nullptr : &line.score[at];
   }
   void Put(uint64_t key, int32_t score) {
     Line& line = lines_[Index(key)];

@@ -90,6 +90,7 @@ struct Node {
   int32_t cpu_total = 0;
   int32_t memory_total = 0;
   int32_t device_memory_mib = 0;  // of each device
+  int32_t left = 0;               // compute left on all its devices in service
   uint32_t last_change = 0;       // where in the change log its newest entry is
   uint64_t rests = 0;             // a hash of what each device has left, whatever their order
 };

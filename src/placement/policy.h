@@ -67,14 +67,20 @@ class Policy {
     (void)cluster;
     return {};
   }
-  // Added to the score of every node of a pool, afresh in each decision: cheap, unlike Adapt.
-  // Returns false if it is 0 for all of them.
-  virtual bool PoolBias(const Cluster& cluster, const Shape& shape,
-                        std::array<int32_t, kMaxPools>* bias) {
-    (void)cluster;
+  // A bias per pool: added to the score of every node of it, afresh in each decision; cheap, unlike
+  // Adapt. The kind of a shape is asked for once after Learn; kNoBias: it has none. PoolBias sets
+  // the first `pools` entries.
+  static constexpr uint32_t kNoBias = ~uint32_t{0};
+  virtual uint32_t BiasKind(const Shape& shape) {
     (void)shape;
+    return kNoBias;
+  }
+  virtual void PoolBias(uint32_t kind, const Shape& shape, size_t pools,
+                        std::array<int32_t, kMaxPools>* bias) {
+    (void)kind;
+    (void)shape;
+    (void)pools;
     (void)bias;
-    return false;
   }
 
   // A policy that draws returns true: then the engine takes the Draw(n)-th of the n nodes that

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
 
 namespace divvy::placement {
@@ -40,6 +41,7 @@ void Lanes::Extend(const Cluster& cluster) {
     const size_t blocks = (coming[pool] - room + kBlock - 1) / kBlock;
     fresh[pool] = node_at_.size();
     node_at_.resize(node_at_.size() + blocks * kBlock, kNoNode);
+    run_of_.resize(begin + blocks, static_cast<uint16_t>(runs_.size()));
     runs_.push_back({static_cast<uint8_t>(pool), static_cast<uint32_t>(begin),
                      static_cast<uint32_t>(begin + blocks)});
   }
@@ -66,10 +68,11 @@ void Scores::Column<T>::Recompute(size_t block) {
 }
 
 template <class T>
-bool Scores::Column<T>::Raise(size_t block, int32_t by) {
+bool Scores::Column<T>::Raise(size_t block, uint16_t run, int32_t by) {
   if (max[block] == kNone) return true;
   if (max[block] > std::numeric_limits<T>::max() - by) return false;
   max[block] = static_cast<T>(max[block] + by);
+  top[run] = std::max(top[run], max[block]);
   return true;
 }
 
@@ -104,52 +107,47 @@ int32_t Scores::Known(const Sources& from, NodeId id, uint64_t key) const {
 }
 
 void Scores::Widen() {
-  wide_.Resize(narrow_.score.size());
-  for (size_t i = 0; i < wide_.score.size(); ++i) {
-    if (narrow_.score[i] != Column<int16_t>::kNone) wide_.score[i] = narrow_.score[i] * unit_;
-  }
-  for (size_t b = 0; b < wide_.max.size(); ++b) {  // also where they are too high
-    if (narrow_.max[b] == Column<int16_t>::kNone) continue;
-    wide_.max[b] = static_cast<int32_t>(
-        std::min<int64_t>(int64_t{narrow_.max[b]} * unit_, std::numeric_limits<int32_t>::max()));
-  }
+  const auto widen = [this](const std::vector<int16_t>& from, std::vector<int32_t>* to) {
+    to->assign(from.size(), Column<int32_t>::kNone);
+    for (size_t i = 0; i < from.size(); ++i) {
+      if (from[i] == Column<int16_t>::kNone) continue;  // a bound that is too high may overflow
+      (*to)[i] = static_cast<int32_t>(
+          std::min<int64_t>(int64_t{from[i]} * unit_, std::numeric_limits<int32_t>::max()));
+    }
+  };
+  widen(narrow_.score, &wide_.score);
+  widen(narrow_.max, &wide_.max);
+  widen(narrow_.top, &wide_.top);
   is_narrow_ = false;
   unit_ = 1;
   narrow_ = {};
 }
 
-void Scores::RecomputeBlock(size_t block) {
-  is_narrow_ ? narrow_.Recompute(block) : wide_.Recompute(block);
-  stale_[block] &= static_cast<uint8_t>(~kMaxStale);
-}
-
 template <class T>
-void Scores::SetIn(Column<T>* column, size_t slot, NodeId id, T now) {
+void Scores::SetIn(Column<T>* column, const Lanes& lanes, size_t slot, T now) {
   const size_t block = slot / kBlock;
   const T before = column->score[slot];
   if (now == before) return;
   column->score[slot] = now;
-  if ((now == Column<T>::kNone) != (before == Column<T>::kNone)) {
-    SetFits(id, now != Column<T>::kNone);
-  }
   if (now >= column->max[block]) {
     column->max[block] = now;
+    T& top = column->top[lanes.RunOf(block)];
+    top = std::max(top, now);
     stale_[block] &= static_cast<uint8_t>(~kMaxStale);
   } else if (before == column->max[block]) {
     stale_[block] |= kMaxStale;  // looked at again only if it would win
   }
 }
 
-void Scores::SetOther(size_t slot, NodeId id, int32_t score) {
+void Scores::SetOther(const Lanes& lanes, size_t slot, int32_t score) {
   if (is_narrow_) Widen();
-  SetIn(&wide_, slot, id, score);
+  SetIn(&wide_, lanes, slot, score);
 }
 
 void Scores::Resize(const Sources& from) {
-  if (is_narrow_) narrow_.Resize(from.lanes.size());
-  if (!is_narrow_) wide_.Resize(from.lanes.size());
+  if (is_narrow_) narrow_.Resize(from.lanes);
+  if (!is_narrow_) wide_.Resize(from.lanes);
   stale_.resize(from.lanes.size() / kBlock, 0);
-  fits_.resize((from.cluster.size() + 63) / 64, 0);
 }
 
 void Scores::Add(const Sources& from, NodeId id, Alike* alike, Batch* batch) {
@@ -161,21 +159,18 @@ void Scores::Add(const Sources& from, NodeId id, Alike* alike, Batch* batch) {
       alike->score[n.pool] = Evaluate(from, id);
     }
     if (alike->key[n.pool] == key && (seed_ != 0 || from.cluster.Untouched(id))) {
-      return Set(from.lanes.SlotOf(id), id, alike->score[n.pool]);
+      return Set(from.lanes, from.lanes.SlotOf(id), alike->score[n.pool]);
     }
   }
-  batch->items[batch->size++] = {id, true, key};
+  batch->items[batch->size++] = {id, static_cast<uint32_t>(from.lanes.SlotOf(id)), key};
   if (batch->size == kBatch) Rescore(from, batch);
 }
 
 void Scores::RefreshAll(const Sources& from) {
   const Cluster& cluster = from.cluster;
-  narrow_.score.clear();
-  narrow_.max.clear();
-  wide_.score.clear();
-  wide_.max.clear();
+  narrow_ = {};
+  wide_ = {};
   stale_.clear();
-  fits_.clear();
   Resize(from);
   Alike alike;
   Batch batch;
@@ -193,7 +188,9 @@ void Scores::RefreshAdapted(const Sources& from) {
     const bool higher = from.adapted.higher_since[run.pool] > adapted_;
     for (uint32_t block = run.begin; block < run.end; ++block) {
       // Lower, but for rounding.
-      if (!higher && (is_narrow_ ? narrow_.Raise(block, 1) : wide_.Raise(block, policy_unit_))) {
+      const uint16_t in = from.lanes.RunOf(block);
+      if (!higher &&
+          (is_narrow_ ? narrow_.Raise(block, in, 1) : wide_.Raise(block, in, policy_unit_))) {
         stale_[block] = kMaxStale | kScoresStale;
       } else {
         RefreshWhole(from, block);
@@ -211,7 +208,7 @@ void Scores::RefreshWhole(const Sources& from, size_t block) {
     const NodeId ahead = from.lanes.NodeAt(std::min(slot + kAhead, end - 1));
     if (ahead != kNoNode) from.cluster.Prefetch(ahead);
     const NodeId id = from.lanes.NodeAt(slot);
-    if (id == kNoNode || !Fitted(id)) continue;
+    if (id == kNoNode || !Fitted(slot)) continue;
     if (from.cluster.node(id).whole > 0) Add(from, id, &alike, &batch);
   }
   Rescore(from, &batch);
@@ -229,61 +226,54 @@ void Scores::Refresh(const Sources& from) {
     return;
   }
   Resize(from);
-  Batch batch;
   const Needs needs(shape_);
-  while (cursor_ < end) {
-    // Most entries end here: a later one counts, or the shape fitted neither before nor now. No
-    // branches: which entries do cannot be predicted.
-    const uint64_t stop = std::min<uint64_t>(end, cursor_ + kBatch);
-    std::array<const Change*, kBatch> live;
-    size_t n = 0;
-    for (; cursor_ < stop; ++cursor_) {
-      const Change& change = cluster.Changed(cursor_);
-      live[n] = &change;
-      n += change.id != kNoNode;
-    }
-    for (size_t i = 0; i < n; ++i) {
-      const Change& change = *live[i];
+  Batch batch;
+  std::array<uint32_t, kBatch> gone;  // slots of nodes that the shape does not fit now
+  for (uint64_t first = cursor_ - cursor_ % kBatch; first < end; first += kBatch) {
+    uint64_t counting = cluster.Counting(first);
+    if (first < cursor_) counting &= ~uint64_t{0} << (cursor_ - first);
+    if (end - first < kBatch) counting &= ~(~uint64_t{0} << (end - first));
+    // No branches: whether it fits cannot be predicted. All over the memory: asked for ahead.
+    size_t left = 0;
+    for (; counting != 0; counting &= counting - 1) {
+      const Change& change = cluster.Changed(first + std::countr_zero(counting));
+      const auto slot = static_cast<uint32_t>(from.lanes.SlotOf(change.id));
       const bool fits = needs.MetBy(change);
-      batch.items[batch.size] = {change.id, fits, change.state};
-      if (fits) batch.items[batch.size].key = Key(from.adapted, change.state, change.whole);
-      batch.size += fits | Fitted(change.id);
+      const uint64_t key = Key(from.adapted, change.state, change.whole);
+      batch.items[batch.size] = {change.id, slot, key};
+      gone[left] = slot;
+      batch.size += fits;
+      left += !fits;
+      is_narrow_ ? __builtin_prefetch(&narrow_.score[slot])
+                 : __builtin_prefetch(&wide_.score[slot]);
+      from.memo.Prefetch(key);
     }
+    for (size_t i = 0; i < left; ++i) SetNone(from.lanes, gone[i]);
     Rescore(from, &batch);
   }
+  cursor_ = end;
   if (adapted_ != from.adapted.now) RefreshAdapted(from);
   adapted_ = from.adapted.now;
 }
 
 void Scores::Rescore(const Sources& from, Batch* batch) {
-  // These are random accesses all over the cluster.
   const size_t size = batch->size;
   batch->size = 0;
-  std::array<uint32_t, kBatch> slots;
-  for (size_t i = 0; i < size; ++i) {
-    const Item& item = batch->items[i];
-    slots[i] = static_cast<uint32_t>(from.lanes.SlotOf(item.id));
-    is_narrow_ ? __builtin_prefetch(&narrow_.score[slots[i]])
-               : __builtin_prefetch(&wide_.score[slots[i]]);
-    if (item.fits && seed_ != 0) from.memo.Prefetch(item.key);
-    if (item.fits && seed_ == 0) from.cluster.Prefetch(item.id);
-  }
   std::array<uint8_t, kBatch> unknown;
   size_t n = 0;
   for (size_t i = 0; i < size; ++i) {
     const Item& item = batch->items[i];
-    const int32_t* known = item.fits && seed_ != 0 ? from.memo.Find(item.key) : nullptr;
-    if (!item.fits || known != nullptr) {
-      Set(slots[i], item.id, item.fits ? *known : kNoFit);
-      continue;
+    if (const int32_t* known = seed_ == 0 ? nullptr : from.memo.Find(item.key)) {
+      Set(from.lanes, item.slot, *known);
+    } else {
+      unknown[n++] = static_cast<uint8_t>(i);
+      from.cluster.Prefetch(item.id);
     }
-    unknown[n++] = static_cast<uint8_t>(i);
-    if (seed_ != 0) from.cluster.Prefetch(item.id);
   }
   for (size_t i = 0; i < n; ++i) from.cluster.PrefetchDevices(batch->items[unknown[i]].id);
   for (size_t i = 0; i < n; ++i) {
     const Item& item = batch->items[unknown[i]];
-    Set(slots[unknown[i]], item.id,
+    Set(from.lanes, item.slot,
         seed_ == 0 ? Evaluate(from, item.id) : Known(from, item.id, item.key));
   }
 }
@@ -302,29 +292,47 @@ size_t Scores::Find(const T* values, size_t count, T value) {
   return at;
 }
 
+// Brings a block that would win up to date. False: its scores no longer fit in the column.
+template <class T>
+bool Scores::Recomputed(Column<T>* column, const Sources& from, size_t block) {
+  if ((stale_[block] & kScoresStale) != 0) RefreshWhole(from, block);
+  if (sizeof(T) == 2 && !is_narrow_) return false;
+  column->Recompute(block);
+  stale_[block] &= static_cast<uint8_t>(~kMaxStale);
+  return true;
+}
+
 template <class T>
 NodeId Scores::BestIn(Column<T>* column, const Sources& from,
                       const std::array<int32_t, kMaxPools>& bias, uint64_t pools) {
+  const std::vector<Lanes::Run>& runs = from.lanes.runs();
   int64_t best = std::numeric_limits<int64_t>::min();  // a bias may take a fit below kNoFit
   NodeId first = kNoNode;                              // of those with the best score
-  for (const Lanes::Run& run : from.lanes.runs()) {
+  // Where the best was last time is looked at first: then most runs need no look at their blocks.
+  const size_t likely = from.lanes.RunOf(best_block_);
+  for (size_t i = 0; i <= runs.size(); ++i) {
+    const size_t at = i == 0 ? likely : i - 1;
+    if (i > 0 && at == likely) continue;
+    const Lanes::Run& run = runs[at];
+    T& top = column->top[at];
     while ((pools >> run.pool & 1) != 0) {
+      if (top == Column<T>::kNone || int64_t{top} * unit_ + bias[run.pool] < best) break;
       const T* maxima = column->max.data();
       T max = Column<T>::kNone;
       for (uint32_t b = run.begin; b < run.end; ++b) max = std::max(max, maxima[b]);
+      top = max;
       const int64_t score = int64_t{max} * unit_ + bias[run.pool];
       if (max == Column<T>::kNone || score < best) break;
       const size_t block = run.begin + Find(maxima + run.begin, run.end - run.begin, max);
       if (stale_[block] != 0) {
-        if ((stale_[block] & kScoresStale) != 0) RefreshWhole(from, block);
         // Was a score too large for 16 bits?
-        if (sizeof(T) == 2 && !is_narrow_) return Best(from, bias, pools);
-        RecomputeBlock(block);
+        if (!Recomputed(column, from, block)) return Best(from, bias, pools);
         continue;
       }
       const size_t begin = block * kBlock;
       const NodeId node =
           from.lanes.NodeAt(begin + Find(column->score.data() + begin, kBlock, max));
+      if (score > best) best_block_ = static_cast<uint32_t>(block);
       first = score > best ? node : std::min(first, node);
       best = score;
       break;

@@ -31,6 +31,7 @@ class Lanes {
   size_t SlotOf(NodeId id) const { return slot_of_[id]; }
   NodeId NodeAt(size_t slot) const { return node_at_[slot]; }
   const std::vector<Run>& runs() const { return runs_; }
+  uint16_t RunOf(size_t block) const { return run_of_[block]; }
 
  private:
   void Extend(const Cluster& cluster);
@@ -38,6 +39,7 @@ class Lanes {
   std::vector<uint32_t> slot_of_;  // per node
   std::vector<NodeId> node_at_;    // per slot, kNoNode where a block is not full
   std::vector<Run> runs_;
+  std::vector<uint16_t> run_of_;          // per block
   std::array<size_t, kMaxPools> next_{};  // per pool: its next free slot
   std::array<size_t, kMaxPools> end_{};   // and where its last run ends
 };
@@ -64,6 +66,8 @@ class Scores {
   Scores() = default;
   // `shape` says what fits, policy.ScoredAs(shape) how well.
   Scores(const Shape& shape, const Policy& policy, uint32_t epoch);
+  // Asks for the memory that Refresh and Best will look at first.
+  void Prefetch() const { is_narrow_ ? PrefetchIn(narrow_) : PrefetchIn(wide_); }
   // Brings every score up to date with the cluster.
   void Refresh(const Sources& from);
   // The first node with the highest score plus its pool's bias, among the pools in the mask;
@@ -71,9 +75,7 @@ class Scores {
   NodeId Best(const Sources& from, const std::array<int32_t, kMaxPools>& bias, uint64_t pools);
   uint32_t CountFitting() const;
   NodeId NthFitting(const Lanes& lanes, uint32_t n) const;
-  size_t BytesUsed() const {
-    return narrow_.BytesUsed() + wide_.BytesUsed() + stale_.capacity() + fits_.capacity() * 8;
-  }
+  size_t BytesUsed() const { return narrow_.BytesUsed() + wide_.BytesUsed() + stale_.capacity(); }
   const Shape& shape() const { return shape_; }
 
  private:
@@ -86,19 +88,24 @@ class Scores {
     static constexpr T kNone = std::numeric_limits<T>::min();
     std::vector<T> score;  // kNone too where a block is not full
     std::vector<T> max;    // exact, or too high where stale_ says so
-    size_t BytesUsed() const { return (score.capacity() + max.capacity()) * sizeof(T); }
-    void Resize(size_t slots) {
-      score.resize(slots, kNone);
-      max.resize(slots / kBlock, kNone);
+    std::vector<T> top;    // of each run; exact or too high
+    size_t BytesUsed() const {
+      return (score.capacity() + max.capacity() + top.capacity()) * sizeof(T);
+    }
+    void Resize(const Lanes& lanes) {
+      score.resize(lanes.size(), kNone);
+      max.resize(lanes.size() / kBlock, kNone);
+      top.resize(lanes.runs().size(), kNone);
     }
     void Recompute(size_t block);
-    bool Raise(size_t block, int32_t by);  // its maximum; false if it is too high for that
+    // Raises its maximum; false if it is too high for that.
+    bool Raise(size_t block, uint16_t run, int32_t by);
     size_t Count() const;
     size_t Nth(uint32_t n) const;
   };
   struct Item {  // a node to be scored anew
     NodeId id;
-    bool fits;  // it may
+    uint32_t slot;
     uint64_t key;
   };
   struct Batch {
@@ -124,30 +131,41 @@ class Scores {
   };
   void Add(const Sources& from, NodeId id, Alike* alike, Batch* batch);
   void Resize(const Sources& from);
-  void RecomputeBlock(size_t block);
-  void Set(size_t slot, NodeId id, int32_t score) {
-    if (is_narrow_ && score == kNoFit) return SetIn(&narrow_, slot, id, Column<int16_t>::kNone);
+  template <class T>
+  void PrefetchIn(const Column<T>& column) const {
+    constexpr size_t kLine = 64;
+    const auto* scores = reinterpret_cast<const char*>(column.score.data() + best_block_ * kBlock);
+    for (size_t at = 0; at < kBlock * sizeof(T); at += kLine) __builtin_prefetch(scores + at);
+    __builtin_prefetch(stale_.data() + best_block_);
+  }
+  void SetNone(const Lanes& lanes, size_t slot) {
+    is_narrow_ ? SetIn(&narrow_, lanes, slot, Column<int16_t>::kNone)
+               : SetIn(&wide_, lanes, slot, Column<int32_t>::kNone);
+  }
+  void Set(const Lanes& lanes, size_t slot, int32_t score) {
+    if (score == kNoFit) return SetNone(lanes, slot);
     const int32_t part = score / unit_;
     const bool whole = part * unit_ == score && part == static_cast<int16_t>(part);
     if (is_narrow_ && whole && part != Column<int16_t>::kNone) {
-      SetIn(&narrow_, slot, id, static_cast<int16_t>(part));
+      SetIn(&narrow_, lanes, slot, static_cast<int16_t>(part));
     } else {
-      SetOther(slot, id, score);
+      SetOther(lanes, slot, score);
     }
   }
-  void SetOther(size_t slot, NodeId id, int32_t score);
+  void SetOther(const Lanes& lanes, size_t slot, int32_t score);
   template <class T>
-  void SetIn(Column<T>* column, size_t slot, NodeId id, T score);
+  void SetIn(Column<T>* column, const Lanes& lanes, size_t slot, T score);
   template <class T>
   NodeId BestIn(Column<T>* column, const Sources& from, const std::array<int32_t, kMaxPools>& bias,
                 uint64_t pools);
+  template <class T>
+  bool Recomputed(Column<T>* column, const Sources& from, size_t block);
   void Widen();
   template <class T>
   static size_t Find(const T* values, size_t count, T value);
-  bool Fitted(NodeId id) const { return (fits_[id / 64] >> id % 64 & 1) != 0; }
-  void SetFits(NodeId id, bool fits) {
-    const uint64_t bit = uint64_t{1} << id % 64;
-    fits_[id / 64] = fits ? fits_[id / 64] | bit : fits_[id / 64] & ~bit;
+  bool Fitted(size_t slot) const {
+    return is_narrow_ ? narrow_.score[slot] != Column<int16_t>::kNone
+                      : wide_.score[slot] != Column<int32_t>::kNone;
   }
 
   Shape shape_;
@@ -160,7 +178,7 @@ class Scores {
   // Per block: its maximum may be too high; scores of nodes with untouched devices, too.
   static constexpr uint8_t kMaxStale = 1, kScoresStale = 2;
   std::vector<uint8_t> stale_;
-  std::vector<uint64_t> fits_;  // per node, a bit: something fits
+  uint32_t best_block_ = 0;  // where the best node was last time
   uint64_t cursor_ = 0;
   uint32_t adapted_ = 0;
   bool fresh_ = true;

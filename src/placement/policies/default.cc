@@ -107,15 +107,16 @@ class Default : public Policy {
     return adaption;
   }
 
-  bool PoolBias(const Cluster& cluster, const Shape& shape,
+  uint32_t BiasKind(const Shape& shape) override {
+    return shape.devices == 0 || scarcity_.empty() ? kNoBias : scarcity_.ChoiceOf(shape);
+  }
+  void PoolBias(uint32_t kind, const Shape& shape, size_t pools,
                 std::array<int32_t, kMaxPools>* bias) override {
-    if (shape.devices == 0 || scarcity_.empty()) return false;
-    const std::array<int32_t, kMaxPools>& price = scarcity_.Price(shape);
+    const std::array<int32_t, kMaxPools>& price = scarcity_.Price(kind);
     const int64_t taken = shape.TotalMilli() * scarcity_weight_;
-    for (size_t pool = 0; pool < cluster.pools().size(); ++pool) {
+    for (size_t pool = 0; pool < pools; ++pool) {
       (*bias)[pool] = static_cast<int32_t>(-std::min(taken * price[pool] >> 10, kMaxBias));
     }
-    return true;
   }
 
   Choice Evaluate(const NodeView& view, const Shape& shape) const override {

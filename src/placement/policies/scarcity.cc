@@ -17,10 +17,9 @@ uint64_t Scarcity::PoolsOf(const Shape& s) const {
   uint64_t mask = 0;
   for (size_t i = 0; i < pools_.size(); ++i) {
     const Pool& p = pools_[i];
-    // No branches: asked in every decision, and which pools could is hard to predict.
-    const bool could = ((s.models >> p.model & 1) != 0) & (p.cpu_milli >= s.cpu_milli) &
-                       (p.memory_mib >= s.memory_mib) & (p.devices >= s.devices) &
-                       (p.device_memory_mib >= s.device_memory_mib) & (p.devices > 0);
+    const bool could = (s.models >> p.model & 1) != 0 && p.cpu_milli >= s.cpu_milli &&
+                       p.memory_mib >= s.memory_mib && p.devices >= s.devices &&
+                       p.device_memory_mib >= s.device_memory_mib && p.devices > 0;
     mask |= uint64_t{could} << i;
   }
   return mask;
@@ -69,10 +68,11 @@ void Scarcity::Learn(const std::vector<MixEntry>& entries, const Cluster& cluste
     }
   }
   prices_.clear();
+  choices_.clear();
 }
 
 void Scarcity::Update(const Cluster& cluster) {
-  prices_.clear();
+  if (++version_ == 0) ++version_;
   double left = 0;
   for (uint64_t rest = present_; rest != 0; rest &= rest - 1) {
     left += static_cast<double>(cluster.LeftMilli(static_cast<size_t>(std::countr_zero(rest))));
@@ -104,22 +104,26 @@ void Scarcity::Update(const Cluster& cluster) {
   }
 }
 
-const std::array<int32_t, kMaxPools>& Scarcity::Price(const Shape& shape) {
-  const uint64_t own = PoolsOf(shape);
-  const auto [it, added] = prices_.try_emplace(own);
-  if (!added) return it->second;
+uint32_t Scarcity::ChoiceOf(const Shape& shape) {
+  const uint64_t pools = PoolsOf(shape);
+  const auto [it, added] = choices_.try_emplace(pools, static_cast<uint32_t>(prices_.size()));
+  if (added) prices_.push_back({pools});
+  return it->second;
+}
+
+void Scarcity::Compute(Prices* prices) const {
   std::array<double, kMaxPools> pressure{};
   for (const Group& g : groups_) {
-    if ((own & ~g.pools) == 0) continue;  // the shape has no more choice than these
+    if ((prices->pools & ~g.pools) == 0) continue;  // the shapes have no more choice than these
     for (uint64_t rest = g.pools; rest != 0; rest &= rest - 1) {
       pressure[static_cast<size_t>(std::countr_zero(rest))] += g.pressure;
     }
   }
-  for (size_t i = 0; i < kMaxPools; ++i) {
+  for (size_t i = 0; i < pools_.size(); ++i) {
     const double p = std::min(pressure[i], kMaxPressure);
-    it->second[i] = static_cast<int32_t>(kOne * p * p * p * p);
+    prices->of_pool[i] = static_cast<int32_t>(kOne * p * p * p * p);
   }
-  return it->second;
+  prices->version = version_;
 }
 
 }  // namespace divvy::placement

@@ -30,9 +30,14 @@ class Scarcity {
 
   // Looks at what is left; prices hold until the next call.
   void Update(const Cluster& cluster);
+  // Shapes that can use the same pools have the same number, until the next Learn.
+  uint32_t ChoiceOf(const Shape& shape);
   // Per pool, in 1/1024 per milli: pressure ^ 4, where pressure is the part of what is left that
-  // requests with less choice than `shape` will want until the cluster is full.
-  const std::array<int32_t, kMaxPools>& Price(const Shape& shape);
+  // requests with less choice than such shapes will want until the cluster is full.
+  const std::array<int32_t, kMaxPools>& Price(uint32_t choice) {
+    if (prices_[choice].version != version_) Compute(&prices_[choice]);
+    return prices_[choice].of_pool;
+  }
 
  private:
   struct Group {  // requests with the same choice
@@ -42,7 +47,13 @@ class Scarcity {
     int32_t cpu_milli;    // per device, the most any of them wants
     double pressure = 0;  // share of what is left / room
   };
+  struct Prices {
+    uint64_t pools;  // that these shapes can use
+    uint32_t version = 0;
+    std::array<int32_t, kMaxPools> of_pool{};
+  };
   uint64_t PoolsOf(const Shape& shape) const;
+  void Compute(Prices* prices) const;
 
   Plenty plenty_{};
   std::vector<Pool> pools_;
@@ -51,7 +62,9 @@ class Scarcity {
   std::vector<Group> multi_groups_;  // for several; here `share` includes groups within this one
   std::vector<int32_t> cpu_per_whole_;
   std::array<double, kMaxPools> whole_pressure_{};
-  std::unordered_map<uint64_t, std::array<int32_t, kMaxPools>> prices_;  // by PoolsOf
+  std::vector<Prices> prices_;                      // by choice
+  std::unordered_map<uint64_t, uint32_t> choices_;  // by PoolsOf
+  uint32_t version_ = 1;                            // of what prices are computed from
 };
 
 }  // namespace divvy::placement
