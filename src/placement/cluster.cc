@@ -51,6 +51,8 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
     log_mask_ = log_.size() - 1;
     log_end_ += log_.size();  // everybody lags: the ring was re-laid
   }
+  touched_.resize(id / 64 + 1, 0);
+  if (!exact_pool_.back()) Touch(id);
   Summarise(id);
   Count(id, 1);
   Log(id);
@@ -111,6 +113,7 @@ void Cluster::SetCpuPerWhole(std::vector<int32_t> cpu_milli) {
 }
 
 void Cluster::SetClosed(NodeId node, bool closed) {
+  Touch(node);
   Count(node, -1);
   nodes_[node].closed = closed;
   Count(node, 1);
@@ -120,6 +123,7 @@ void Cluster::SetClosed(NodeId node, bool closed) {
 void Cluster::SetHealthy(NodeId node, int device, bool healthy) {
   Device& d = devices_[nodes_[node].first_device + device];
   if ((d.compute_left >= 0) == healthy) return;
+  Touch(node);
   Count(node, -1);
   nodes_[node].rests -= RestOf(d);
   d.compute_left =
@@ -141,6 +145,7 @@ void Cluster::Give(NodeId node, const Shape& shape, DeviceMask devices, int32_t 
 void Cluster::Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli,
                    int sign) {
   Node& n = nodes_[node];
+  Touch(node);
   Count(node, -1);
   n.cpu_left -= sign * shape.cpu_milli;
   n.memory_left -= sign * shape.memory_mib;

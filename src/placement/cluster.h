@@ -103,9 +103,13 @@ class Cluster {
   // True if nothing was ever taken, or all was given back, and the pool says all about it: such
   // nodes of a pool score alike.
   bool Untouched(NodeId id) const;
+  // Bits for 64 nodes from id 64 * word on: 0 where the node was untouched ever since it came.
+  uint64_t Touched(size_t word) const { return touched_[word]; }
+  bool EverTouched(NodeId id) const { return (touched_[id / 64] >> id % 64 & 1) != 0; }
 
  private:
   void Log(NodeId id);
+  void Touch(NodeId id) { touched_[id / 64] |= uint64_t{1} << id % 64; }
   uint8_t PoolOf(const Pool& pool);
   void Summarise(NodeId id);        // sets the node's left, most_left and whole
   void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
@@ -119,6 +123,7 @@ class Cluster {
   uint64_t log_mask_ = log_.size() - 1;
   uint64_t log_end_ = 0;
   std::vector<bool> exact_pool_;  // per node: the pool is its own, not a substitute
+  std::vector<uint64_t> touched_;
   std::vector<Pool> pools_;
   uint64_t mixed_pools_ = 0;            // pools that also hold nodes of other hardware
   std::vector<int32_t> cpu_per_whole_;  // per pool

@@ -172,12 +172,42 @@ void Scores::RefreshAll(const Sources& from) {
   wide_ = {};
   stale_.clear();
   Resize(from);
+  for (size_t run = 0; run < from.lanes.runs().size(); ++run) FillRun(from, run);
   Alike alike;
   Batch batch;
-  for (NodeId id = 0; id < cluster.size(); ++id) {
-    if (MayFit(cluster.node(id), shape_)) Add(from, id, &alike, &batch);
+  for (size_t word = 0; word * 64 < cluster.size(); ++word) {
+    for (uint64_t rest = cluster.Touched(word); rest != 0; rest &= rest - 1) {
+      const auto id = static_cast<NodeId>(word * 64 + static_cast<size_t>(std::countr_zero(rest)));
+      if (MayFit(cluster.node(id), shape_)) {
+        Add(from, id, &alike, &batch);
+      } else {
+        SetNone(from.lanes, from.lanes.SlotOf(id));
+      }
+    }
   }
   Rescore(from, &batch);
+}
+
+template <class T>
+void Scores::FillIn(Column<T>* column, const Lanes::Run& run, size_t at, size_t filled) {
+  const T score = column->score[at];
+  std::fill_n(column->score.begin() + static_cast<ptrdiff_t>(run.begin * kBlock), filled, score);
+  std::fill_n(column->max.begin() + run.begin, (filled + kBlock - 1) / kBlock, score);
+}
+
+// Nodes that nothing was ever placed on are alike within a pool: one of them is scored. The others
+// of the run get that score as well, for now.
+void Scores::FillRun(const Sources& from, size_t run) {
+  const Lanes::Run& r = from.lanes.runs()[run];
+  size_t filled = (r.end - r.begin) * kBlock;
+  while (filled > 0 && from.lanes.NodeAt(r.begin * kBlock + filled - 1) == kNoNode) --filled;
+  for (size_t slot = r.begin * kBlock; slot < r.begin * kBlock + filled; ++slot) {
+    const NodeId id = from.lanes.NodeAt(slot);
+    if (from.cluster.EverTouched(id)) continue;
+    Set(from.lanes, slot, Evaluate(from, id));
+    is_narrow_ ? FillIn(&narrow_, r, slot, filled) : FillIn(&wide_, r, slot, filled);
+    return;
+  }
 }
 
 // The policy says other than before of nodes with untouched devices in some pools. Where it says
@@ -327,7 +357,7 @@ NodeId Scores::BestIn(Column<T>* column, const Sources& from,
       if (stale_[block] != 0) {
         // Was a score too large for 16 bits?
         if (!Recomputed(column, from, block)) return Best(from, bias, pools);
-        continue;
+        if (column->max[block] != max) continue;  // else it is still the first with most
       }
       const size_t begin = block * kBlock;
       const NodeId node =

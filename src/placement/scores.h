@@ -18,7 +18,7 @@ namespace divvy::placement {
 // Where each node stands in the lanes; shared by all shapes.
 class Lanes {
  public:
-  static constexpr size_t kBlock = 256;
+  static constexpr size_t kBlock = 64;
   // Blocks [begin, end) hold nodes of one pool, in order.
   struct Run {
     uint8_t pool;
@@ -121,6 +121,9 @@ class Scores {
     return key == 0 ? 1 : key;
   }
   void RefreshAll(const Sources& from);
+  void FillRun(const Sources& from, size_t run);
+  template <class T>
+  void FillIn(Column<T>* column, const Lanes::Run& run, size_t at, size_t filled);
   void RefreshAdapted(const Sources& from);
   void RefreshWhole(const Sources& from, size_t block);
   void Rescore(const Sources& from, Batch* batch);  // and empties it
