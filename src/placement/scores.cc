@@ -145,6 +145,7 @@ void Scores::SetOther(const Lanes& lanes, size_t slot, int32_t score) {
 }
 
 void Scores::Resize(const Sources& from) {
+  if (stale_.size() * kBlock == from.lanes.size() && !fresh_) return;
   if (is_narrow_) narrow_.Resize(from.lanes);
   if (!is_narrow_) wide_.Resize(from.lanes);
   stale_.resize(from.lanes.size() / kBlock, 0);
@@ -276,7 +277,7 @@ void Scores::Refresh(const Sources& from) {
       left += !fits;
       is_narrow_ ? __builtin_prefetch(&narrow_.score[slot])
                  : __builtin_prefetch(&wide_.score[slot]);
-      from.memo.Prefetch(key);
+      from.memo.Prefetch(fits ? key : 0);
     }
     for (size_t i = 0; i < left; ++i) SetNone(from.lanes, gone[i]);
     Rescore(from, &batch);
