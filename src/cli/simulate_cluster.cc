@@ -210,6 +210,7 @@ Handling ParseHandling(const Options& o, const Inventory& inventory) {
     handling.plan.squeeze |= way == "squeeze";
     handling.plan.migrate |= way == "migrate";
     handling.plan.preempt |= way == "preempt";
+    handling.reclaim |= way == "reclaim";
     handling.queue |= way == "queue";
   }
   handling.plan.max_moves = o.max_moves;
@@ -304,15 +305,16 @@ void AddSimulateCluster(CLI::App& simulate) {
       ->capture_default_str();
   verb->add_option("--refusal", o->ways,
                    "what is done when a request does not fit, in this order: squeeze elastic pods, "
-                   "migrate a few, preempt lower priorities, queue; separated by commas")
+                   "migrate a few, preempt lower priorities, reclaim from namespaces that hold "
+                   "more than their fair share for one that holds less, queue; separated by commas")
       ->delimiter(',')
-      ->check(CLI::IsMember({"squeeze", "migrate", "preempt", "queue"}));
+      ->check(CLI::IsMember({"squeeze", "migrate", "preempt", "reclaim", "queue"}));
   verb->add_option("--max-moves", o->max_moves, "pods that migrate for one request, at most")
       ->check(NumberFrom(1, 64, Kind::kWhole))
       ->capture_default_str();
   verb->add_option("--quota", o->quotas,
                    "NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]] in GPUs; several with commas. Guarantee "
-                   "and weight order the queue")
+                   "and weight make the fair shares that reclaim and queue go by")
       ->delimiter(',');
   verb->add_option(
       "--orders", o->orders,

@@ -68,8 +68,10 @@ nlohmann::ordered_json Handled(const ClusterReport& o, const ClusterRun& run) {
                                 {"moves", t.moves},
                                 {"moved_gpus", gpus(t.moved_milli)},
                                 {"preempting", t.preempting},
+                                {"reclaiming", t.reclaiming},
                                 {"preempted", t.victims},
                                 {"preempted_gpus", gpus(t.preempted_milli)},
+                                {"reclaimed_gpus", gpus(t.reclaimed_milli)},
                                 {"waited", t.waited},
                                 {"placed_later", t.placed_later},
                                 {"still_waiting", h.still_waiting},
@@ -144,12 +146,14 @@ void PrintClusterRuns(const ClusterReport& o, const std::vector<ClusterRun>& run
     if (!r.handling) continue;
     const placement::DeskTotals& t = r.handling->totals;
     std::printf(
-        "%s %llu %s: %llu placed by squeezing, %llu by %llu moves, %llu by preempting %llu; "
-        "%llu waited, %llu of them placed later; gangs %llu placed, %llu refused; %llu over "
+        "%s %llu %s: %llu placed by squeezing, %llu by %llu moves, %llu by preempting and %llu by "
+        "reclaiming, which ended %llu; %llu waited, %llu of them placed later; gangs %llu placed, "
+        "%llu refused; %llu over "
         "quota\n",
         r.policy.c_str(), Count(r.seed), r.handling_protocol.c_str(), Count(t.squeezed),
-        Count(t.migrated), Count(t.moves), Count(t.preempting), Count(t.victims), Count(t.waited),
-        Count(t.placed_later), Count(t.gangs_placed), Count(t.gangs_refused), Count(t.over_quota));
+        Count(t.migrated), Count(t.moves), Count(t.preempting), Count(t.reclaiming),
+        Count(t.victims), Count(t.waited), Count(t.placed_later), Count(t.gangs_placed),
+        Count(t.gangs_refused), Count(t.over_quota));
   }
 }
 

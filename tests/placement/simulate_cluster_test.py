@@ -132,7 +132,8 @@ class SimulateCluster(unittest.TestCase):
     def test_what_is_done_about_refusals_is_feasible_too(self):
         nodes, pods = self.rich()
         seen = {}
-        for ways in ["", "squeeze", "migrate", "preempt", "queue", "squeeze,migrate,preempt,queue"]:
+        for ways in ["", "squeeze", "migrate", "preempt", "reclaim,queue", "queue",
+                     "squeeze,migrate,preempt,reclaim,queue"]:
             for protocol in ["inflate", "churn"]:
                 args = ["--policy", "default", "--protocol", protocol, "--load", "1.3", "--decisions",
                         self.log, "--quota", "red=60:10:2", "-o", "json"]
@@ -149,12 +150,45 @@ class SimulateCluster(unittest.TestCase):
                 red = {s["namespace"]: s for s in out["namespaces"]}["red"]
                 self.assertLessEqual(red["used_gpus"], 60)
         for ways, keys in {"squeeze": ["squeezed"], "migrate": ["migrated", "moves"],
-                           "preempt": ["preempting", "preempted"], "queue": ["waited", "placed_later"],
+                           "preempt": ["preempting", "preempted", "preempted_gpus"],
+                           "reclaim,queue": ["reclaiming", "preempted", "reclaimed_gpus"], "queue": ["waited", "placed_later"],
                            "": ["over_quota", "gangs_placed", "gangs_refused"]}.items():
             for key in keys:
                 self.assertGreater(seen[ways, key], 0, f"{ways}: {key}")
-        for key in ["squeezed", "migrated", "preempted", "waited"]:
+        for key in ["squeezed", "migrated", "preempted", "reclaiming", "waited"]:
             self.assertEqual(seen["", key], 0, key)
+
+    def test_a_namespace_below_its_fair_share_reclaims_from_one_above(self):
+        nodes = os.path.join(self.dir.name, "forty.csv")
+        pods = os.path.join(self.dir.name, "two_spaces.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [(f"n{i}", 64000, 400000, 4, "A") for i in range(10)])
+        write(pods, ["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "namespace", "priority"],
+              [(f"p{i}", 1000, 1000, 1, 1000, "late" if i % 3 == 0 else "greedy", 5 * (i % 3 != 0))
+               for i in range(90)])
+
+        def used(*ways):
+            out = json.loads(run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
+                                 "--quota", "late=40:20", "--decisions", self.log, *ways).stdout)
+            check = subprocess.run(CHECK + [nodes, pods, self.log], capture_output=True, text=True)
+            self.assertEqual(check.returncode, 0, check.stdout)
+            refusals = out["runs"][0]["refusals"]
+            return refusals, {s["namespace"]: s["used_gpus"] for s in refusals["namespaces"]}
+
+        with open(self.log, "w"):
+            pass
+        before, plain = used()
+        after, fair = used("--refusal", "reclaim")
+        with open(self.log) as f:
+            arrived = sum(",p" in row and int(row.split(",p")[1].split(",")[0]) % 3 == 0
+                          for row in f if row.startswith(("place", "refuse")))
+        self.assertEqual(plain["late"] + plain["greedy"], 40)
+        self.assertEqual(fair["late"] + fair["greedy"], 40)
+        # All that it asked for was within what it is guaranteed, also against higher priorities.
+        self.assertLess(plain["late"], arrived)
+        self.assertEqual(fair["late"], min(20, arrived))
+        self.assertEqual(after["reclaiming"], fair["late"] - plain["late"])
+        self.assertEqual(after["preempted"], after["reclaimed_gpus"])
 
     def test_a_log_that_was_cut_off_is_found(self):
         self.simulate("--policy", "default", "--decisions", self.log)

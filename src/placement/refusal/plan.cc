@@ -21,7 +21,10 @@ Plan MakePlan(Engine& engine, const Request& request, const PlanOptions& options
   std::optional<Plan> plan;
   if (options.squeeze) plan = PlanSqueeze(engine, request);
   if (!plan && options.migrate) plan = PlanMigration(engine, request, options);
-  if (!plan && options.preempt) plan = PlanPreemption(engine, request);
+  if (!plan && options.preempt) plan = PlanPreemption(engine, request, nullptr);
+  if (!plan && !options.surplus_milli.empty()) {
+    plan = PlanPreemption(engine, request, &options.surplus_milli);
+  }
   if (!plan) return {};
   for (Step& s : plan->steps) s.from = engine.tenant(s.tenant).node;
   return *plan;
@@ -49,7 +52,7 @@ TenantId CarryOut(Engine& engine, const Request& request, const Plan& plan) {
 namespace {
 // Plans and carries out; positions by size, largest first.
 std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Request>& requests,
-                                         const PlanOptions& options, std::vector<TenantId>* placed,
+                                         PlanOptions options, std::vector<TenantId>* placed,
                                          std::vector<Plan>* done) {
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), 0);
@@ -65,6 +68,11 @@ std::optional<std::vector<Plan>> RunGang(Engine& engine, const std::vector<Reque
       if (s.what == Step::What::kPreempt &&
           std::find(placed->begin(), placed->end(), s.tenant) != placed->end()) {
         return std::nullopt;
+      }
+      // What one member takes from a namespace, the next cannot take again.
+      const Tenant& t = engine.tenant(s.tenant);
+      if (s.what == Step::What::kPreempt && t.space < options.surplus_milli.size()) {
+        options.surplus_milli[t.space] -= engine.shape(t.shape).TotalMilli();
       }
     }
     (*placed)[i] = CarryOut(engine, requests[i], plans[i]);

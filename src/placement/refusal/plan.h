@@ -1,7 +1,8 @@
 // The way out of a refusal: when a request fits nowhere, what would have to happen so that it does.
 // In this order, each switchable: squeeze elastic tenants, migrate a few, preempt lower priorities,
-// else it has to wait. A plan changes nothing; Carry out does. Called by whoever asks the engine
-// for placements; costs a look at every node, so only for requests that were refused.
+// reclaim from namespaces that hold more than their fair share, else it has to wait. A plan changes
+// nothing; Carry out does. Called by whoever asks the engine for placements; costs a look at every
+// node, so only for requests that were refused.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,9 @@ struct PlanOptions {
   bool preempt = true;
   int max_moves = 4;    // tenants migrated for one request
   int candidates = 16;  // nodes tried in full, cheapest first
+  // Reclaiming: by how much each namespace exceeds its fair share (Quotas::Surplus), for a request
+  // whose own namespace is below its share. Empty: nothing is reclaimed.
+  std::vector<int64_t> surplus_milli = {};
 };
 
 struct Step {
@@ -29,7 +33,7 @@ struct Step {
   DeviceMask devices = 0;
 };
 
-enum class Way : uint8_t { kFits, kSqueeze, kMigrate, kPreempt, kQueue };
+enum class Way : uint8_t { kFits, kSqueeze, kMigrate, kPreempt, kReclaim, kQueue };
 
 struct Plan {
   Way way = Way::kQueue;
@@ -37,7 +41,8 @@ struct Plan {
   DeviceMask devices = 0;
   int32_t granted_milli = 0;  // below what was asked for if the request itself is squeezed
   std::vector<Step> steps;    // to be done first, in this order
-  // Milli devices that others give up (squeeze), that are moved, or that are lost (preempt).
+  // Milli devices that others give up (squeeze), that are moved, or that are lost (preempt,
+  // reclaim).
   int64_t cost = 0;
 };
 

@@ -67,11 +67,19 @@ std::vector<int64_t> Quotas::FairShares(int64_t capacity) const {
   return share;
 }
 
-bool Quotas::MayReclaim(uint32_t waits, uint32_t from, int64_t capacity) const {
-  if (waits == from) return false;
-  const std::vector<int64_t> fair = FairShares(capacity);
-  const auto at = [&](uint32_t space) { return space < fair.size() ? fair[space] : 0; };
-  return used(waits) < at(waits) && used(from) > at(from);
+std::vector<int64_t> Quotas::Surplus(uint32_t space, int64_t milli, int64_t capacity) const {
+  if (milli <= 0) return {};  // shares are of devices
+  Quotas asked = *this;
+  asked.Waits(space, milli);
+  std::vector<int64_t> surplus = asked.FairShares(capacity);
+  if (used(space) + milli > surplus[space]) return {};
+  int64_t most = 0;
+  for (size_t i = 0; i < surplus.size(); ++i) {
+    surplus[i] = std::max<int64_t>(0, used(static_cast<uint32_t>(i)) - surplus[i]);
+    most = std::max(most, surplus[i]);
+  }
+  if (most == 0) return {};
+  return surplus;
 }
 
 }  // namespace divvy::placement

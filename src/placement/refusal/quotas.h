@@ -31,9 +31,10 @@ class Quotas {
   // those who want more, never more than it uses and waits for, nor its limit.
   std::vector<int64_t> FairShares(int64_t capacity) const;
 
-  // True if the space that waits has less than its fair share and the other more than its own: then
-  // the other's tenants may be preempted for it, down to its fair share.
-  bool MayReclaim(uint32_t waits, uint32_t from, int64_t capacity) const;
+  // By how much each space exceeds its fair share, if `space` may take `milli` from those that do:
+  // with it, it has no more than its own fair share. Empty if it may not. Tenants of the others may
+  // then be preempted for it, down to their fair shares.
+  std::vector<int64_t> Surplus(uint32_t space, int64_t milli, int64_t capacity) const;
 
  private:
   struct Space {

@@ -45,20 +45,19 @@ TEST(Quotas, PromisesBeyondTheCapacityShrinkInProportion) {
   EXPECT_EQ(q.FairShares(4000), (Shares{3000, 1000}));
 }
 
-TEST(Quotas, ReclaimOnlyFromWhoHasMoreThanFair) {
+TEST(Quotas, SurplusIsWhatAnotherMayReclaim) {
   Quotas q;
   q.Set(0, {5000, kNoLimit, 1});
   q.Set(1, {5000, kNoLimit, 1});
   q.Charge(1, 10000);
-  EXPECT_FALSE(q.MayReclaim(0, 1, 10000));  // nobody of space 0 waits
-  q.Waits(0, 3000);
-  EXPECT_TRUE(q.MayReclaim(0, 1, 10000));
-  EXPECT_FALSE(q.MayReclaim(1, 0, 10000));
-  EXPECT_FALSE(q.MayReclaim(1, 1, 10000));
-  q.Credit(1, 3000);
-  q.Charge(0, 3000);
-  q.Waits(0, -3000);
-  EXPECT_FALSE(q.MayReclaim(0, 1, 10000));
+  EXPECT_EQ(q.Surplus(0, 3000, 10000), (Shares{0, 3000}));
+  EXPECT_EQ(q.Surplus(0, 5000, 10000), (Shares{0, 5000}));
+  EXPECT_EQ(q.Surplus(0, 5001, 10000), Shares{}) << "it would hold more than its own share";
+  EXPECT_EQ(q.Surplus(1, 1000, 10000), Shares{});
+  EXPECT_EQ(q.Surplus(0, 0, 10000), Shares{}) << "no device is asked for";
+  q.Credit(1, 5000);
+  q.Charge(0, 4000);
+  EXPECT_EQ(q.Surplus(0, 1000, 10000), Shares{}) << "nobody has too much";
 }
 
 Request Ask(uint32_t space, int priority, int devices = 1) {

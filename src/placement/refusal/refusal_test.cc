@@ -143,6 +143,55 @@ TEST(Preempt, AGangGoesAsAWhole) {
   EXPECT_EQ(plan.steps.size(), 2u);
 }
 
+Request From(uint16_t space, int devices, int32_t milli, int priority = 0) {
+  Request r = Ask(devices, milli, priority);
+  r.space = space;
+  return r;
+}
+
+TEST(Reclaim, TakesWhatANamespaceHasTooMuchWhateverThePriority) {
+  Engine e(MakePolicy("bestfit", 1));
+  for (int i = 0; i < 3; ++i) e.cluster().AddNode(MakeNode(1));
+  e.Place(From(1, 1, 1000, 9));
+  e.Place(From(2, 1, 1000, 9));
+  const TenantId small = e.Place(From(1, 1, 600, 9));
+  PlanOptions options = kNothing;
+  EXPECT_EQ(MakePlan(e, From(0, 1, 900), options).way, Way::kQueue);
+  options.surplus_milli = {0, 600, 0};
+  const Plan plan = MakePlan(e, From(0, 1, 900), options);
+  ASSERT_EQ(plan.way, Way::kReclaim);
+  ASSERT_EQ(plan.steps.size(), 1u);
+  EXPECT_EQ(plan.steps[0].tenant, small);
+  EXPECT_EQ(plan.cost, 600);
+  options.surplus_milli = {0, 599, 0};
+  EXPECT_EQ(MakePlan(e, From(0, 1, 900), options).way, Way::kQueue);
+  options.surplus_milli = {0, 600, 0};
+  EXPECT_EQ(MakePlan(e, From(1, 1, 900), options).way, Way::kQueue) << "not from its own";
+}
+
+TEST(Reclaim, AGangGoesWholeOrNotAndMembersShareTheSurplus) {
+  Engine e(MakePolicy("bestfit", 1));
+  for (int i = 0; i < 2; ++i) e.cluster().AddNode(MakeNode(1));
+  Request member = From(1, 1, 1000);
+  member.gang = 7;
+  ASSERT_TRUE(PlaceGang(e, {member, member}, kNothing));
+  PlanOptions options = kNothing;
+  options.surplus_milli = {0, 1000};
+  EXPECT_EQ(MakePlan(e, From(0, 1, 100), options).way, Way::kQueue);
+  options.surplus_milli = {0, 2000};
+  EXPECT_EQ(MakePlan(e, From(0, 1, 100), options).steps.size(), 2u);
+
+  Engine f(MakePolicy("bestfit", 1));
+  for (int i = 0; i < 2; ++i) f.cluster().AddNode(MakeNode(1));
+  for (int i = 0; i < 2; ++i) f.Place(From(1, 1, 1000));
+  Request ours = From(0, 1, 1000);
+  ours.gang = 8;
+  options.surplus_milli = {0, 1000};
+  EXPECT_FALSE(PlaceGang(f, {ours, ours}, options)) << "the second takes what is no longer there";
+  options.surplus_milli = {0, 2000};
+  EXPECT_TRUE(PlaceGang(f, {ours, ours}, options));
+}
+
 TEST(Gang, AllOrNothing) {
   Engine e(MakePolicy("bestfit", 1));
   for (int i = 0; i < 2; ++i) e.cluster().AddNode(MakeNode(2));

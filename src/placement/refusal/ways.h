@@ -11,6 +11,8 @@ namespace divvy::placement {
 std::optional<Plan> PlanSqueeze(const Engine& engine, const Request& request);
 std::optional<Plan> PlanMigration(Engine& engine, const Request& request,
                                   const PlanOptions& options);
-std::optional<Plan> PlanPreemption(const Engine& engine, const Request& request);
+// By priority; with `surplus_milli`: from namespaces that have too much, see PlanOptions.
+std::optional<Plan> PlanPreemption(const Engine& engine, const Request& request,
+                                   const std::vector<int64_t>* surplus_milli);
 
 }  // namespace divvy::placement

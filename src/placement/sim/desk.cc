@@ -47,12 +47,30 @@ void Desk::Seat(TenantId id, const Member& member) {
   changed_.push_back(engine_.tenant(id).node);
 }
 
-bool Desk::TryOne(const Member& member, bool may_plan, std::vector<TenantId>* tenants) {
+int64_t Desk::MilliOf(const Arrival& arrival) const {
+  int64_t milli = 0;
+  for (const Member& m : arrival) milli += inventory_.pods[m.pod].request.shape.TotalMilli();
+  return milli;
+}
+
+PlanOptions Desk::OptionsFor(const Arrival& arrival, bool may_plan) const {
+  PlanOptions options = handling_.plan;
+  if (!may_plan) {
+    options.squeeze = options.migrate = options.preempt = false;
+  } else if (handling_.reclaim) {
+    options.surplus_milli = quotas_.Surplus(inventory_.pods[arrival.front().pod].request.space,
+                                            MilliOf(arrival), engine_.cluster().total_milli());
+  }
+  return options;
+}
+
+bool Desk::TryOne(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants) {
+  const Member& member = arrival.front();
   const Request& request = inventory_.pods[member.pod].request;
   const ShapeId shape = bench_.ShapeOf(member.pod);
   TenantId id = engine_.Place(shape, request);
   if (id == kNoTenant && may_plan && handling_.Plans()) {
-    const Plan plan = MakePlan(engine_, request, handling_.plan);
+    const Plan plan = MakePlan(engine_, request, OptionsFor(arrival, true));
     if (plan.way != Way::kQueue) {
       Announce(plan);
       id = CarryOut(engine_, request, plan);
@@ -67,9 +85,7 @@ bool Desk::TryGang(const Arrival& arrival, bool may_plan, std::vector<TenantId>*
   std::vector<Request> requests;
   for (const Member& m : arrival) requests.push_back(inventory_.pods[m.pod].request);
   std::vector<Plan> plans;
-  PlanOptions options = handling_.plan;
-  if (!may_plan) options.squeeze = options.migrate = options.preempt = false;
-  const auto placed = PlaceGang(engine_, requests, options, &plans);
+  const auto placed = PlaceGang(engine_, requests, OptionsFor(arrival, may_plan), &plans);
   if (!placed) return false;
   for (const Plan& plan : plans) Announce(plan);
   *tenants = *placed;
@@ -81,9 +97,11 @@ void Desk::Announce(const Plan& plan) {
   totals_.squeezed += plan.way == Way::kSqueeze;
   totals_.migrated += plan.way == Way::kMigrate;
   totals_.preempting += plan.way == Way::kPreempt;
+  totals_.reclaiming += plan.way == Way::kReclaim;
   if (plan.way == Way::kSqueeze) totals_.squeezed_milli += plan.cost;
   if (plan.way == Way::kMigrate) totals_.moved_milli += plan.cost;
   if (plan.way == Way::kPreempt) totals_.preempted_milli += plan.cost;
+  if (plan.way == Way::kReclaim) totals_.reclaimed_milli += plan.cost;
   for (const Step& s : plan.steps) {
     const Member m = s.tenant < seated_.size() ? seated_[s.tenant] : Member{kNobody, 0};
     if (m.instance == kNobody) continue;  // of the same gang: its own event says where it ends up
@@ -112,11 +130,10 @@ void Desk::Announce(const Plan& plan) {
 }
 
 Desk::Outcome Desk::Try(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants) {
-  int64_t milli = 0;
-  for (const Member& m : arrival) milli += inventory_.pods[m.pod].request.shape.TotalMilli();
+  const int64_t milli = MilliOf(arrival);
   const Request& first = inventory_.pods[arrival.front().pod].request;
   if (milli > 0 && !quotas_.Allows(first.space, milli)) return Outcome::kOverQuota;
-  const bool placed = arrival.size() == 1 ? TryOne(arrival.front(), may_plan, tenants)
+  const bool placed = arrival.size() == 1 ? TryOne(arrival, may_plan, tenants)
                                           : TryGang(arrival, may_plan, tenants);
   if (!placed) return Outcome::kRefused;
   for (size_t i = 0; i < arrival.size(); ++i) {

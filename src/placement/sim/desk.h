@@ -1,6 +1,6 @@
 // The desk of a simulated cluster: takes arrivals and departures, and does what may be done about a
-// refusal (squeeze, migrate, preempt, queue), with gangs and quotas per namespace. The protocols
-// stand before it, the engine behind it. Every decision goes to Watch::event. One thread.
+// refusal (squeeze, migrate, preempt, reclaim, queue), with gangs and quotas per namespace. The
+// protocols stand before it, the engine behind it. Every decision goes to Watch::event. One thread.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,17 @@ namespace divvy::placement {
 // What is done about refusals; by default nothing.
 struct Handling {
   PlanOptions plan{false, false, false, 4, 16};
+  bool reclaim = false;
   bool queue = false;
   std::vector<std::pair<std::string, SpaceQuota>> quotas;  // by namespace
-  bool Plans() const { return plan.squeeze || plan.migrate || plan.preempt; }
+  bool Plans() const { return plan.squeeze || plan.migrate || plan.preempt || reclaim; }
 };
 
 struct DeskTotals {
-  uint64_t squeezed = 0, migrated = 0, preempting = 0;  // requests placed that way
-  uint64_t moves = 0, victims = 0;                      // tenants moved, ended
-  int64_t squeezed_milli = 0, moved_milli = 0, preempted_milli = 0;
+  // Requests placed that way.
+  uint64_t squeezed = 0, migrated = 0, preempting = 0, reclaiming = 0;
+  uint64_t moves = 0, victims = 0;  // tenants moved, ended
+  int64_t squeezed_milli = 0, moved_milli = 0, preempted_milli = 0, reclaimed_milli = 0;
   uint64_t over_quota = 0;
   uint64_t gangs_placed = 0, gangs_refused = 0;
   uint64_t waited = 0, placed_later = 0;
@@ -60,8 +62,11 @@ class Desk {
  private:
   enum class Outcome : uint8_t { kPlaced, kRefused, kOverQuota };
   Outcome Try(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants);
-  bool TryOne(const Member& member, bool may_plan, std::vector<TenantId>* tenants);
+  bool TryOne(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants);
   bool TryGang(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants);
+  // What may be planned for an arrival.
+  PlanOptions OptionsFor(const Arrival& arrival, bool may_plan) const;
+  int64_t MilliOf(const Arrival& arrival) const;
   void Announce(const Plan& plan);  // the events of its steps, before they are done
   void Seat(TenantId id, const Member& member);
   void Wait(const Arrival& arrival);
