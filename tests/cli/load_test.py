@@ -41,7 +41,7 @@ class Load(harness.DivvyTest):
             self.assertLessEqual(line["done"] * 50e3, line["now_ns"] - began)
 
     def test_bad_options(self):
-        for options in (["--streams", "0"], ["--burst", "5ms"], ["--several", "never"],
+        for options in (["--streams", "0"], ["--poisson"], ["--burst", "5ms"], ["--several", "never"],
                         ["--devices", "a"]):
             done = self.divvy("load", "--kernel", "20us", *options)
             self.assert_one_line(done, options[0])

@@ -172,6 +172,8 @@ void Load(const LoadOptions& options) {
     Fail(Invalid("--stream: '" + stream + "' is not null, own or ptsz"));
   if (!(options.work.rate >= 0 && options.work.rate <= 1e9))
     Fail(Invalid("--rate: give requests per second, e.g. 200"));
+  if (options.work.poisson && options.work.rate == 0)
+    Fail(Invalid("--poisson: give the mean --rate, too"));
   if (!options.work.meet.empty() && options.work.sync_every > 1)
     Fail(Invalid("--meet: one operation in a request"));
   if (!(options.work.vary >= 1 && options.work.vary <= 1000))
@@ -249,6 +251,7 @@ void AddLoad(CLI::App& app) {
       ->type_name("N");
   AddDuration(*verb, "--think", work.think_ns, "host time between requests");
   verb->add_option("--rate", work.rate, "requests per second, by the clock")->type_name("R");
+  verb->add_flag("--poisson", work.poisson, "... by chance, the same times in every run");
   AddDuration(*verb, "--every", work.every_ns, "print a line of JSON this often while working");
   verb->add_flag("--on-word", work.on_word, "say \"ready\", begin when a line comes on stdin");
   AddFormat(*verb, options->format);

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -153,6 +155,10 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
   uint64_t submitted = 0, requests = 0;
   int64_t due = began, burst_end = began + options.burst_ns;
   const Reporter reporter(options, operations, tally, began, progress);
+  std::mt19937_64 random(1);
+  const auto uniform = [&] {  // above 0; the same numbers with every C++ library
+    return static_cast<double>((random() >> 11) + 1) * 0x1p-53;
+  };
   // One device by turns, or all of them.
   const auto each = [&](auto&& what) -> Status {
     for (size_t i = 0; i < operations.size(); ++i) {
@@ -188,7 +194,9 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
     const int64_t now = NowNs();
     latencies.push_back(now - from);
     if (options.every_ns > 0) tally.Request(now - from);
-    if (options.rate > 0) due += static_cast<int64_t>(1e9 / options.rate);
+    if (options.rate > 0)
+      due +=
+          static_cast<int64_t>((options.poisson ? -std::log(uniform()) : 1) * 1e9 / options.rate);
     if (options.think_ns > 0) SleepUntil(now + options.think_ns);
     if (options.burst_ns > 0 && NowNs() >= burst_end) {
       SleepUntil(burst_end + options.rest_ns);

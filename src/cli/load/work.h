@@ -32,6 +32,7 @@ struct WorkOptions {
   int64_t think_ns = 0;               // of the host, between requests
   int64_t burst_ns = 0, rest_ns = 0;  // work for so long, then rest for so long
   double rate = 0;                    // requests per second, by the clock; 0 = as fast as they end
+  bool poisson = false;               // ... at random times, the same each time
   int64_t every_ns = 0;               // print a line this often; 0 = never
   bool on_word = false;               // says "ready", then begins when a line comes on stdin
 

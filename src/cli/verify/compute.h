@@ -27,11 +27,16 @@ struct Spread {
 struct ComputeRow {
   const Case* of = nullptr;
   std::string tenant;
+  double dilation = 1;
   double wanted_percent = 0, solo_percent = 0;
   Spread got_percent, error_percent, progress, latency_p99_ratio;  // error: or shortfall
   double native_progress = 0, native_error_percent = 0, native_latency_p99_ratio = 0;
-  double budget_percent = 0;  // 0 = none
-  bool Within() const { return budget_percent == 0 || error_percent.median <= budget_percent; }
+  double budget_percent = 0, p99_budget = 0;  // 0 = none
+  bool SharesWithin() const {
+    return budget_percent == 0 || error_percent.median <= budget_percent;
+  }
+  bool LatencyWithin() const { return p99_budget == 0 || latency_p99_ratio.median <= p99_budget; }
+  bool Within() const { return SharesWithin() && LatencyWithin(); }
 };
 
 struct ComputeReport {

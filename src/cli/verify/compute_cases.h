@@ -21,7 +21,7 @@ struct CaseTenant {
   bool event = false;       // nothing but an event record
   unsigned sync_every = 0;  // 0: never waits
   double think_us = 0;      // host time between requests
-  double rate = 0;          // requests a second
+  double rate = 0;          // requests a second, at random times
   const char* stream = "own";
   bool cooperative = false;
   std::vector<unsigned> devices = {0};  // of the case's; several: alternating
@@ -44,7 +44,8 @@ struct Case {
   double budget_percent = 0;  // kLight, kCap, kAlone; 0 = none, print what was got
   std::vector<CaseTenant> tenants;
   unsigned devices = 1;
-  bool latency = false;  // the first tenant's P99 counts
+  double p99_budget = 0;  // the first tenant's, times solo; 0 = none
+  double length = 1;      // of its runs, relative to the others'
 };
 
 const std::vector<Case>& StandardCases();

@@ -58,7 +58,10 @@ std::vector<std::string> LoadCommand(const CaseTenant& t, const MixMachine& mach
   add("--stream", t.stream);
   add("--sync-every", std::to_string(t.sync_every));
   if (t.think_us > 0) add("--think", Micros(t.think_us * machine.dilation));
-  if (t.rate > 0) add("--rate", Number(t.rate / machine.dilation));
+  if (t.rate > 0) {
+    add("--rate", Number(t.rate / machine.dilation));
+    c.push_back("--poisson");
+  }
   add("--device", std::to_string(ordinals.at(0)));
   if (ordinals.size() > 1) {
     std::string list;
