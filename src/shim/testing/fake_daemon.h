@@ -44,7 +44,10 @@ class FakeDaemon {
 
   uint64_t BookBytes(unsigned device = 0) { return region::BookBytes(*usage_, device); }
   unsigned hellos() const { return hellos_; }
-  const wire::Hello& last_hello() const { return last_hello_; }
+  const wire::Hello& last_hello() const {
+    hellos_.load();  // pairs with the count that follows it; the answer alone is the kernel's word
+    return last_hello_;
+  }
   void Refuse(uint32_t code) { refuse_ = code; }
   void Beat();  // its heart beats, from now on
   void Die();   // closes the socket; the segments stay
