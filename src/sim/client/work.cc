@@ -234,9 +234,10 @@ class Executor {
     Push(n);
     // The timeline sleeps until just before a stream with work runs dry: only others must ring.
     // Looked at after the push: while the end of the op before is not told, it has yet to look for
-    // more.
+    // more. And by the clock after that: this thread may have been off the CPU since submit_ns, and
+    // an end that lay ahead then was the last one before the timeline's sleep.
     uint64_t end = before == nullptr ? 0 : before->done_ns.load();
-    if (end < slot.submit_ns + kSoonNs) Ring();
+    if (end != kNever && end < NowNs() + kSoonNs) Ring();
     if (seen) NeedThread();
     q.last_seq.store(seq, std::memory_order_release);  // pairs with LastOf
     return {s, seq};
