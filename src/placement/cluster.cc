@@ -43,6 +43,7 @@ NodeId Cluster::AddNode(const NodeSpec& spec) {
     nodes_.back().rests += RestOf(device);
   }
   kinds_.push_back({});
+  devices_of_pool_[n.pool] += spec.devices;
   total_milli_ += int64_t{spec.devices} * kWholeMilli;
   total_cpu_milli_ += spec.cpu_milli;
   if (nodes_.size() > log_.size()) {
@@ -68,6 +69,7 @@ uint8_t Cluster::PoolOf(const Pool& pool) {
   }
   if (it == pools_.end()) {
     pools_.push_back(pool);
+    devices_of_pool_.push_back(0);
     left_milli_.push_back(0);
     whole_nodes_.push_back({});
     return static_cast<uint8_t>(pools_.size() - 1);

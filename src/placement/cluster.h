@@ -47,6 +47,15 @@ inline uint64_t StateOf(const Node& n) {
   return uint64_t{n.pool} << kStatePoolShift | rest >> (64 - kStatePoolShift);
 }
 
+// What policies learn from beside the mix: the hardware, not what is free of it. Refers to nothing:
+// may be used on another thread.
+struct Hardware {
+  std::vector<Pool> pools;
+  std::vector<int64_t> devices;  // per pool
+  int64_t total_milli = 0;
+  int64_t total_cpu_milli = 0;
+};
+
 class Cluster {
  public:
   NodeId AddNode(const NodeSpec& spec);
@@ -69,6 +78,7 @@ class Cluster {
   int64_t used_milli() const { return used_milli_; }
   int64_t total_cpu_milli() const { return total_cpu_milli_; }
   const std::vector<Pool>& pools() const { return pools_; }
+  Hardware hardware() const { return {pools_, devices_of_pool_, total_milli_, total_cpu_milli_}; }
   // Pools whose nodes may have an allowed model; all of them if the shape asks for no device.
   uint64_t PoolsOf(const Shape& shape) const;
   // What the open nodes of a pool have left: compute, and how many nodes have so many untouched
@@ -127,7 +137,8 @@ class Cluster {
   std::vector<Pool> pools_;
   uint64_t mixed_pools_ = 0;            // pools that also hold nodes of other hardware
   std::vector<int32_t> cpu_per_whole_;  // per pool
-  std::vector<int64_t> left_milli_;     // per pool
+  std::vector<int64_t> devices_of_pool_;
+  std::vector<int64_t> left_milli_;                                 // per pool
   std::vector<std::array<uint32_t, kMaxDevices + 1>> whole_nodes_;  // per pool
   int64_t total_milli_ = 0;
   int64_t used_milli_ = 0;

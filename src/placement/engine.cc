@@ -15,7 +15,17 @@ constexpr size_t kMaxCached = 768;        // shapes with scores
 Engine::Engine(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
 
 void Engine::Learn(const Mix& mix) {
-  policy_->Learn(mix, cluster_);
+  policy_->Learn(mix, cluster_.hardware());
+  Forget();
+}
+
+std::unique_ptr<Policy> Engine::Adopt(std::unique_ptr<Policy> learnt) {
+  std::swap(policy_, learnt);
+  Forget();
+  return learnt;
+}
+
+void Engine::Forget() {
   cluster_.SetCpuPerWhole(policy_->CpuPerWhole());
   cached_.clear();
   cached_ids_.clear();

@@ -49,8 +49,12 @@ class Engine {
   const Cluster& cluster() const { return cluster_; }
   Policy& policy() { return *policy_; }
 
-  // Hands the mix to the policy and drops every cached score.
+  // Hands the mix to the policy and drops every cached score. As slow as the policy's Learn.
   void Learn(const Mix& mix);
+  // Goes on with a policy that learnt elsewhere, say on another thread: Learn(mix,
+  // cluster().hardware()). Gives the old one back. A look at every node; each shape's next decision
+  // scores all nodes.
+  std::unique_ptr<Policy> Adopt(std::unique_ptr<Policy> learnt);
 
   ShapeId Intern(const Shape& shape);
   const Shape& shape(ShapeId id) const { return shapes_[id]; }
@@ -98,6 +102,7 @@ class Engine {
   // only asked, or undone, leaves no trace in later decisions.
   void Changed(size_t times = 1);
   void Look();
+  void Forget();  // what was computed with another policy
   Scores& ScoresOf(ShapeId shape);
   NodeId Best(ShapeId shape);
   void Prepare();  // for nodes that came

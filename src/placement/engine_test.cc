@@ -5,6 +5,9 @@
 
 #include <array>
 #include <bit>
+#include <memory>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "src/placement/policies/policies.h"
@@ -242,6 +245,50 @@ TEST(Engine, CachedScoresEqualFreshOnes) {
       live.push_back(e.PlaceAt(shape, r, got->node, got->devices));
     }
   }
+}
+
+// Two engines on the same requests; one learns, the other goes on placing while a thread learns,
+// and then takes that policy over.
+TEST(Engine, AdoptingWhatAThreadLearntIsLearning) {
+  Engine here(MakePolicy("default", 1)), beside(MakePolicy("default", 1));
+  Rng rng(5);
+  for (int i = 0; i < 400; ++i) {
+    const NodeSpec node = MakeNode(1 << rng.Below(4), 16000 + 16000 * int(rng.Below(4)), 200000,
+                                   static_cast<uint8_t>(rng.Below(3)));
+    here.cluster().AddNode(node);
+    beside.cluster().AddNode(node);
+  }
+  const auto next = [&rng] {
+    return Ask(1, 100 * int(1 + rng.Below(10)), 500 * int(rng.Below(20)), 0,
+               rng.Below(3) ? kAnyModel : 0b101);
+  };
+  Mix mix;
+  for (int i = 0; i < 300; ++i) mix.Add(next().shape);
+  mix.Add(Ask(8, 1000).shape, 5);
+  const auto place = [&](int requests) {
+    int placed = 0;
+    for (int i = 0; i < requests; ++i) {
+      const Request r = next();
+      const TenantId a = here.Place(r), b = beside.Place(r);
+      EXPECT_EQ(a, b);
+      if (a == kNoTenant || b == kNoTenant) continue;
+      EXPECT_EQ(here.tenant(a).node, beside.tenant(b).node) << i;
+      EXPECT_EQ(here.tenant(a).devices, beside.tenant(b).devices) << i;
+      ++placed;
+    }
+    return placed;
+  };
+  std::unique_ptr<Policy> fresh = MakePolicy("default", 1);
+  std::thread learns(
+      [&fresh, &mix, hardware = beside.cluster().hardware()] { fresh->Learn(mix, hardware); });
+  EXPECT_GT(place(300), 0);
+  learns.join();
+  here.Learn(mix);
+  const Policy* const learnt = fresh.get();
+  const std::unique_ptr<Policy> old = beside.Adopt(std::move(fresh));
+  EXPECT_EQ(&beside.policy(), learnt);
+  EXPECT_NE(old, nullptr);
+  EXPECT_GT(place(1500), 500);
 }
 
 // Shapes that differ in host memory or allowed models share what is known of scores; more kinds of

@@ -27,11 +27,11 @@ class Policy {
   virtual ~Policy() = default;
   virtual std::string_view name() const = 0;
 
-  // Takes over what the expected requests look like. May be slow (a second); the engine forgets
-  // all scores afterwards. Not called by policies that learn nothing.
-  virtual void Learn(const Mix& mix, const Cluster& cluster) {
+  // Takes over what the expected requests look like. May be slow (a second), and may run on another
+  // thread while the policy is in no engine (Engine::Adopt).
+  virtual void Learn(const Mix& mix, const Hardware& hardware) {
     (void)mix;
-    (void)cluster;
+    (void)hardware;
   }
 
   // The shape fits the node (Fits is true). Must depend on nothing but the view, the shape and

@@ -26,11 +26,11 @@ class Default : public Policy {
   explicit Default(const DefaultTuning& tuning) : tuning_(tuning) {}
   std::string_view name() const override { return "default"; }
 
-  void Learn(const Mix& mix, const Cluster& cluster) override {
+  void Learn(const Mix& mix, const Hardware& hardware) override {
     const std::vector<MixEntry> entries = mix.Sorted();
-    use_.Learn(entries, cluster,
+    use_.Learn(entries, hardware,
                {tuning_.base, tuning_.whole, tuning_.near_part, tuning_.near_power});
-    scarcity_.Learn(entries, cluster, {tuning_.plenty, tuning_.plenty_power, tuning_.safety});
+    scarcity_.Learn(entries, hardware, {tuning_.plenty, tuning_.plenty_power, tuning_.safety});
     double cpu = 0, milli = 0;
     bool memory = false;
     for (const MixEntry& e : entries) {
@@ -40,9 +40,9 @@ class Default : public Policy {
     }
     // The more of the cluster's CPU the mix wants once all compute is in use, the dearer it is.
     double stranded = 0, slack = 1;
-    if (cpu > 0 && milli > 0 && cluster.total_cpu_milli() > 0) {
-      const double wanted = cpu / milli * static_cast<double>(cluster.total_milli()) /
-                            static_cast<double>(cluster.total_cpu_milli());
+    if (cpu > 0 && milli > 0 && hardware.total_cpu_milli > 0) {
+      const double wanted = cpu / milli * static_cast<double>(hardware.total_milli) /
+                            static_cast<double>(hardware.total_cpu_milli);
       stranded =
           std::clamp(std::pow(wanted, tuning_.cpu_power), tuning_.stranded, tuning_.stranded_most);
       slack = std::clamp(1 / wanted, 1.0, tuning_.cpu_slack);
@@ -57,15 +57,11 @@ class Default : public Policy {
     std::vector<PatternValue::Kind> kinds;
     pattern_of_pool_.clear();
     std::map<int32_t, size_t> by_memory;
-    std::vector<double> devices(cluster.pools().size(), 0);
-    for (NodeId id = 0; id < cluster.size(); ++id) {
-      devices[cluster.node(id).pool] += cluster.node(id).device_count;
-    }
-    for (size_t i = 0; i < cluster.pools().size(); ++i) {
-      const int32_t size = memory ? cluster.pools()[i].device_memory_mib : 0;
+    for (size_t i = 0; i < hardware.pools.size(); ++i) {
+      const int32_t size = memory ? hardware.pools[i].device_memory_mib : 0;
       const auto [it, added] = by_memory.try_emplace(size, kinds.size());
       if (added) kinds.push_back({size, 0});
-      kinds[it->second].count += devices[i];
+      kinds[it->second].count += static_cast<double>(hardware.devices[i]);
       pattern_of_pool_.push_back(it->second);
     }
     patterns_ = PatternValue::Learn(entries, kinds);

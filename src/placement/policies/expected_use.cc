@@ -59,7 +59,7 @@ void ExpectedUse::CpuSizes::Index() {
   }
 }
 
-void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& cluster,
+void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Hardware& hardware,
                         const Weights& weights) {
   Weighted single_cpu, multi_cpu, compute, memory;
   double total = 0;
@@ -87,7 +87,7 @@ void ExpectedUse::Learn(const std::vector<MixEntry>& entries, const Cluster& clu
   place_of_pool_.clear();
   std::vector<uint8_t> tables;  // one model of each table
   std::vector<int32_t> counts;  // devices of a node of each slot
-  for (const Pool& pool : cluster.pools()) {
+  for (const Pool& pool : hardware.pools) {
     const auto same = [&](uint8_t other) {
       return std::all_of(entries.begin(), entries.end(), [&](const MixEntry& e) {
         return (e.shape.models >> pool.model & 1) == (e.shape.models >> other & 1);

@@ -25,7 +25,8 @@ class ExpectedUse {
     double near_part;
     double near_power;
   };
-  void Learn(const std::vector<MixEntry>& entries, const Cluster& cluster, const Weights& weights);
+  void Learn(const std::vector<MixEntry>& entries, const Hardware& hardware,
+             const Weights& weights);
 
   // The tables for that node with that much CPU left.
   class Row {

@@ -14,7 +14,7 @@ int32_t Percentile(double gradient) {
 class Fgd : public Policy {
  public:
   std::string_view name() const override { return "fgd"; }
-  void Learn(const Mix& mix, const Cluster&) override { fragmentation_.Learn(mix); }
+  void Learn(const Mix& mix, const Hardware&) override { fragmentation_.Learn(mix); }
 
   Choice Evaluate(const NodeView& view, const Shape& shape) const override {
     int16_t left[kMaxDevices];

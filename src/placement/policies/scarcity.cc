@@ -25,10 +25,10 @@ uint64_t Scarcity::PoolsOf(const Shape& s) const {
   return mask;
 }
 
-void Scarcity::Learn(const std::vector<MixEntry>& entries, const Cluster& cluster,
+void Scarcity::Learn(const std::vector<MixEntry>& entries, const Hardware& hardware,
                      const Plenty& plenty) {
   plenty_ = plenty;
-  pools_ = cluster.pools();
+  pools_ = hardware.pools;
   present_ = 0;
   for (size_t i = 0; i < pools_.size(); ++i) present_ |= uint64_t{pools_[i].devices > 0} << i;
   std::map<std::pair<uint64_t, int32_t>, double> demand;

@@ -19,7 +19,7 @@ class Scarcity {
   struct Plenty {
     double least, power, safety;
   };
-  void Learn(const std::vector<MixEntry>& entries, const Cluster& cluster, const Plenty& plenty);
+  void Learn(const std::vector<MixEntry>& entries, const Hardware& hardware, const Plenty& plenty);
   bool empty() const { return groups_.empty(); }
 
   // Per pool: the CPU per device that requests for several devices with the least choice want.
