@@ -119,6 +119,11 @@ Inventory Load(const Options& o) {
     inventory.warnings.push_back(Locate(o.pods) + ": " + std::to_string(gone) +
                                  " pods run on nodes that the node list lacks: left out");
   }
+  if (const auto unplaceable = placement::FindUnplaceable(inventory); unplaceable.pods > 0) {
+    inventory.warnings.push_back(Locate(o.pods) + ": " + std::to_string(unplaceable.pods) +
+                                 " pod(s) fit on no node, not even an empty one (the first is " +
+                                 unplaceable.first + "): always refused");
+  }
   for (const std::string& warning : inventory.warnings) {
     std::fprintf(stderr, "divvy: warning: %s\n", warning.c_str());
   }

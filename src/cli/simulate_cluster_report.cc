@@ -1,6 +1,7 @@
 // The report: see simulate_cluster_report.h.
 #include "src/cli/simulate_cluster_report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -126,10 +127,17 @@ void PrintClusterRuns(const ClusterReport& o, const std::vector<ClusterRun>& run
     std::printf("%s\n", out.dump(2).c_str());
     return;
   }
-  std::printf("%zu nodes, %lld GPUs, %zu pods in the list (simulated; all figures in percent)\n",
-              inventory.nodes.size() * o.replicate,
-              static_cast<long long>(inventory.TotalMilli() * o.replicate / placement::kWholeMilli),
-              inventory.pods.size());
+  const auto published = std::count_if(runs.begin(), runs.end(),
+                                       [](const ClusterRun& r) { return r.published_order; });
+  std::printf(
+      "%zu nodes, %lld GPUs, %zu pods in the list, arriving in %s (simulated; all "
+      "figures in percent)\n",
+      inventory.nodes.size() * o.replicate,
+      static_cast<long long>(inventory.TotalMilli() * o.replicate / placement::kWholeMilli),
+      inventory.pods.size(),
+      published == 0                                     ? "an order drawn from the seed"
+      : published == static_cast<ptrdiff_t>(runs.size()) ? "the published order"
+                                                         : "published or drawn orders");
   Table table({"POLICY", "SEED", "ALLOCATED", "FRAGMENTS", "REJECTED<95", "MULTI-GPU ACCEPTED",
                "CHURN ACCEPTED"});
   const auto add = [&table](const nlohmann::ordered_json& r, const std::string& seed) {

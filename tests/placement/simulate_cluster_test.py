@@ -297,6 +297,8 @@ class SimulateCluster(unittest.TestCase):
         bad("bad.csv:1: the list \"items\" has no nodes", "{\"items\": []}")
         bad("bad.csv:3: item 2 (n): node n stands twice",
             "{\"items\": [{\"metadata\": {\"name\": \"n\"}},\n\n{\"metadata\": {\"name\": \"n\"}}]}")
+        bad("bad.csv:1: a list of kind Pod where nodes are wanted",
+            json.dumps({"items": [{"kind": "Pod", "metadata": {"name": "p"}}]}))
         bad("bad.csv:2: 3 fields instead of 5", head + "n,5,1")
         bad("bad.csv:2: gpu_milli is 2000", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\n"
             "p,1,1,1,2000\n", "--pods")
@@ -305,6 +307,15 @@ class SimulateCluster(unittest.TestCase):
         bad("--seed", args=["--seed", "x"])
         bad("--quota", args=["--quota", "default=x"])
         bad("no pod is in namespace \"nobody\"", args=["--quota", "nobody=1"])
+        # A pod that no node could ever hold is refused each time it comes; a warning names it.
+        large = os.path.join(self.dir.name, "large.csv")
+        with open(self.pods) as f:
+            header = f.readline().strip().split(",")
+        write(large, header[:5], [("huge", 1000, 1000, 31, 1000), ("small", 1000, 1000, 1, 1000)])
+        result = run("--nodes", self.nodes, "--pods", large)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("large.csv: 1 pod(s) fit on no node, not even an empty one (the first is huge)",
+                      result.stderr)
         missing = run("--nodes", "/nowhere", "--pods", self.pods)
         self.assertNotEqual(missing.returncode, 0)
         self.assertIn("/nowhere: cannot be read", missing.stderr)

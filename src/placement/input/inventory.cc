@@ -2,6 +2,8 @@
 #include "src/placement/input/inventory.h"
 
 #include <algorithm>
+#include <set>
+#include <tuple>
 
 namespace divvy::placement {
 
@@ -33,6 +35,29 @@ Status CheckInventory(const Inventory& inventory) {
     }
   }
   return {};
+}
+
+Unplaceable FindUnplaceable(const Inventory& inventory) {
+  using Kind = std::tuple<int32_t, int32_t, int32_t, uint8_t, int32_t>;
+  std::set<Kind> kinds;
+  for (const NodeSpec& n : inventory.nodes) {
+    kinds.insert({n.cpu_milli, n.memory_mib, n.devices, n.model, n.device_memory_mib});
+  }
+  const auto holds = [](const Kind& kind, const Shape& s) {
+    const auto& [cpu, memory, devices, model, device_memory] = kind;
+    return cpu >= s.cpu_milli && memory >= s.memory_mib && devices >= s.devices &&
+           (s.devices == 0 || ((s.models >> model & 1) != 0 &&
+                               (s.device_memory_mib == 0 || device_memory >= s.device_memory_mib)));
+  };
+  Unplaceable found;
+  for (const Pod& p : inventory.pods) {
+    if (std::any_of(kinds.begin(), kinds.end(),
+                    [&](const Kind& kind) { return holds(kind, p.request.shape); })) {
+      continue;
+    }
+    if (found.pods++ == 0) found.first = p.name;
+  }
+  return found;
 }
 
 }  // namespace divvy::placement

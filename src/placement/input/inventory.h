@@ -48,5 +48,12 @@ struct Inventory {
 // Checks that belong to no single line: a GPU somewhere, memory asked for only where the nodes
 // state it.
 Status CheckInventory(const Inventory& inventory);
+// Pods that ask for more than any node has, or for models that none has: no decision can place
+// them.
+struct Unplaceable {
+  size_t pods = 0;
+  std::string first;  // the name of one
+};
+Unplaceable FindUnplaceable(const Inventory& inventory);
 
 }  // namespace divvy::placement

@@ -108,7 +108,9 @@ std::string_view WithoutMark(std::string_view text) {
   return text;
 }
 
-Result<Json> Items(std::string_view text, const std::string& file, const char* what) {
+// The objects of a list of `what` ("nodes"), which have to be of this kind ("Node").
+Result<Json> Items(std::string_view text, const std::string& file, const std::string& what,
+                   const std::string& kind) {
   Json json;
   try {
     json = Json::parse(text);
@@ -120,6 +122,10 @@ Result<Json> Items(std::string_view text, const std::string& file, const char* w
   const Json& items = At(json, {"items"});
   if (items.is_array() && items.empty()) {
     return Invalid(file + ":1: the list \"items\" has no " + what);
+  }
+  const std::string found = Text(At(items.is_array() ? items[0] : json, {"kind"}));
+  if (!found.empty() && found != kind) {
+    return Invalid(file + ":1: a list of kind " + found + " where " + what + " are wanted");
   }
   if (items.is_array()) return items;
   if (!Text(At(json, {"metadata", "name"})).empty()) return Json::array({json});
@@ -316,7 +322,7 @@ Result<int64_t> ParseQuantityMilli(std::string_view text) {
 
 Status ReadKubeNodes(std::string_view text, const std::string& file, Inventory* out) {
   text = WithoutMark(text);
-  const Result<Json> items = Items(text, file, "nodes");
+  const Result<Json> items = Items(text, file, "nodes", "Node");
   if (!items) return items.error();
   std::unordered_set<std::string> names;
   for (size_t i = 0; i < items->size(); ++i) {
@@ -331,7 +337,7 @@ Status ReadKubeNodes(std::string_view text, const std::string& file, Inventory* 
 
 Status ReadKubePods(std::string_view text, const std::string& file, Inventory* out) {
   text = WithoutMark(text);
-  const Result<Json> items = Items(text, file, "pods");
+  const Result<Json> items = Items(text, file, "pods", "Pod");
   if (!items) return items.error();
   Names names{Numbered(&out->spaces), Numbered(&out->gangs), Numbered(&out->spellings)};
   for (size_t i = 0; i < items->size(); ++i) {

@@ -9,7 +9,7 @@
 namespace divvy::placement {
 namespace {
 
-constexpr int kWidth = 520, kHeight = 340, kLeft = 56, kTop = 44, kBottom = 48, kRight = 16;
+constexpr int kWidth = 520, kHeight = 348, kLeft = 56, kTop = 52, kBottom = 48, kRight = 16;
 // Colours that stay apart for colour-blind readers (Okabe and Ito).
 constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
                                     "#E69F00", "#56B4E9", "#000000", "#999999"};
@@ -43,6 +43,7 @@ struct Panel {
   int x0;
   std::string title;
   double CurvePoint::*value;
+  bool legend_below;  // else above: where the curves are not, at the right
 };
 
 void Draw(const Panel& panel, const std::vector<PlotLine>& lines, std::string* out) {
@@ -73,7 +74,12 @@ void Draw(const Panel& panel, const std::vector<PlotLine>& lines, std::string* o
       "<text x=\"{:.1f}\" y=\"{}\" font-weight=\"bold\">{}</text>"
       "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">arrived, % of capacity</text>\n",
       x(0), kTop - 12, panel.title, x(x_max / 2), y(0) + 38);
+  constexpr int kLegendLine = 16, kLegendWidth = 120;
+  const double legend_x = x(x_max) - kLegendWidth;
+  const double legend_y =
+      panel.legend_below ? y(0) - 8 - kLegendLine * static_cast<double>(lines.size()) : kTop + 6;
   for (size_t i = 0; i < lines.size(); ++i) {
+    const double at = legend_y + kLegendLine * (static_cast<double>(i) + 0.5);
     const char* colour = kColours[i % std::size(kColours)];
     std::string points;
     for (const CurvePoint& p : lines[i].points) {
@@ -81,10 +87,9 @@ void Draw(const Panel& panel, const std::vector<PlotLine>& lines, std::string* o
     }
     *out += fmt::format(
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"/>"
-        "<path d=\"M{:.1f} {}h18\" stroke=\"{}\" stroke-width=\"3\"/>"
-        "<text x=\"{:.1f}\" y=\"{}\">{}</text>\n",
-        points, colour, x(0) + 12, kTop + 14 + 16 * static_cast<int>(i), colour, x(0) + 36,
-        kTop + 18 + 16 * static_cast<int>(i), Escape(lines[i].name));
+        "<path d=\"M{:.1f} {:.1f}h18\" stroke=\"{}\" stroke-width=\"3\"/>"
+        "<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n",
+        points, colour, legend_x, at, colour, legend_x + 24, at + 4, Escape(lines[i].name));
   }
 }
 
@@ -97,8 +102,9 @@ std::string PlotSvg(const std::string& title, const std::vector<PlotLine>& lines
       "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" "
       "fill=\"#fff\"/>\n<text x=\"{2}\" y=\"18\" font-size=\"13\">{3}</text>\n",
       2 * kWidth, kHeight, kLeft, Escape(title));
-  Draw({0, "allocated, % of capacity", &CurvePoint::allocated_percent}, lines, &out);
-  Draw({kWidth, "fragments, % of capacity", &CurvePoint::fragmentation_percent}, lines, &out);
+  Draw({0, "allocated, % of capacity", &CurvePoint::allocated_percent, true}, lines, &out);
+  Draw({kWidth, "fragments, % of capacity", &CurvePoint::fragmentation_percent, false}, lines,
+       &out);
   out += "</svg>\n";
   return out;
 }
