@@ -4,7 +4,7 @@ CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup setup-clang configure product build demo demo-load test test-web test-prometheus check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
+.PHONY: help all setup setup-clang setup-prometheus configure product build demo demo-load test test-web test-prometheus check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -13,6 +13,9 @@ all: build
 
 setup-clang:
 	@tools/setup.sh clang
+
+setup-prometheus:
+	@tools/setup.sh prometheus
 
 setup: ## install missing Debian packages (as root); nothing to do when all are there
 	@tools/setup.sh
@@ -39,7 +42,7 @@ test-web: product ## the dashboard in headless Chromium (Debian: chromium, fonts
 demo-load: product ## eight unlike loads on a simulated GPU; every view of them agrees with what they counted
 	@tools/demo_load.py
 
-test-prometheus: product ## a real Prometheus reads divvyd with deploy/'s files (Debian: prometheus)
+test-prometheus: setup-prometheus product ## a real Prometheus reads divvyd with deploy/'s files (Debian: prometheus)
 	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/prometheus/prometheus_test.py || [ $$? -eq 77 ]
 
 check-fast: ## format, layers, generator output: seconds, needs no build

@@ -3,6 +3,7 @@
 # all of it is there; without root it prints the command to run instead.
 #   setup.sh          for demo, test, bench, asan, tsan
 #   setup.sh clang    also the second compiler: clang, fuzz, tidy
+#   setup.sh prometheus   also Prometheus, for test-prometheus; its service is not started
 set -eu
 
 packages=(
@@ -13,6 +14,8 @@ packages=(
 )
 
 [ "${1-}" != clang ] || packages+=(clang clang-tidy libclang-rt-14-dev)
+
+[ "${1-}" != prometheus ] || packages+=(prometheus)
 
 missing=()
 for p in "${packages[@]}"; do
@@ -29,6 +32,13 @@ if [ "$(id -u)" -ne 0 ]; then
   exit 1
 fi
 echo "setup: installing ${missing[*]}"
+# No package's service is to begin here; what the machine says of that itself stays as it is.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  printf '#!/bin/sh\nexit 101\n' >$policy
+  chmod 755 $policy
+fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
 apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends "${missing[@]}" >/dev/null

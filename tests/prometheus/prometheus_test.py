@@ -119,6 +119,13 @@ class RealPrometheus(unittest.TestCase):
         [one] = until(target, "a scrape")
         self.assertEqual((one["health"], one["lastError"], one["labels"]["job"]), ("up", "", "divvy"))
 
+        # The page that a person looks at, in the plain form that Debian's package has.
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/classic/targets", timeout=30) as answer:
+            page = answer.read().decode()
+        self.assertRegex(page, r"divvy \(1/1 up\)")
+        row = page.split(one["scrapeUrl"], 1)[1]
+        self.assertEqual(re.search(r'state_indicator text-uppercase">\s*(\w+)', row)[1], "up")
+
     def test_2_rules_are_healthy(self):
         def evaluated():
             groups = (self.api("rules") or {}).get("groups", [])
