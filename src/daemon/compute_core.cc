@@ -19,7 +19,7 @@ constexpr Nanos kAsleepLooks[] = {milliseconds(1), milliseconds(10), millisecond
 constexpr Nanos kTail = milliseconds(5);
 constexpr Nanos kPatience = milliseconds(2);
 // Between two entries into the ledgers: a fraction of the shortest window.
-constexpr Nanos kEntry = microseconds(200);
+constexpr Nanos kEntry = microseconds(500);
 constexpr Nanos kTogether = microseconds(10);  // devices due this soon are looked at now
 
 Nanos Times(Nanos t, double factor) {

@@ -28,6 +28,7 @@ MeterTotals Copy(const region::Usage& usage, uint32_t slot, unsigned device) {
 constexpr double kMostWaiters = 1024, kMostWaitsPerSecond = 200'000;
 constexpr double kMostCopiedPerSecond = 1e13, kMostOperationsPerSecond = 1e9;
 constexpr double kSlackSeconds = 1;
+constexpr arbiter::Nanos kTotalsEvery = std::chrono::milliseconds(1);
 
 // What the counters grew by is added to `sum` if it can be; false if something cannot.
 bool AddGrowth(const MeterTotals& before, const MeterTotals& now, double seconds,
@@ -81,19 +82,34 @@ void ResetMeters(region::Usage& usage, uint32_t slot, unsigned devices) {
 
 void MeterReader::Add(uint32_t slot) { processes_[slot] = Process{}; }
 
-void MeterReader::Remove(uint32_t slot) { processes_.erase(slot); }
+void MeterReader::Remove(uint32_t slot) {
+  const auto it = processes_.find(slot);
+  if (it == processes_.end()) return;
+  // What its last moment brought; nothing, if the slot is another process's by now.
+  AddTotals(slot, it->second, it->second.read_at + kTotalsEvery);
+  processes_.erase(it);
+}
 
-void MeterReader::ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now,
-                              arbiter::Progress& out) {
-  const region::Meter& m = usage_.meter[slot].device[device_];
+// Totals are for people: most of their words are not looked at in each poll.
+void MeterReader::AddTotals(uint32_t slot, Process& p, arbiter::Nanos now) {
   const MeterTotals totals = Copy(usage_, slot, device_);
-  moved_ = moved_ || totals.waits != p.seen.waits || totals.launches != p.seen.launches ||
-           totals.operations != p.seen.operations;
   const double seconds = std::chrono::duration<double>(now - p.read_at).count();
   if (!AddGrowth(p.seen, totals, seconds, totals_)) senseless_at_ = now;
   p.seen = totals;
   p.read_at = now;
-  out.waits += totals.waits;
+}
+
+void MeterReader::ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now,
+                              arbiter::Progress& out) {
+  const region::Meter& m = usage_.meter[slot].device[device_];
+  const uint64_t waits = Get(m.waits), operations = Get(m.operations),
+                 launches = Get(usage_.slot[slot].launches);
+  moved_ = moved_ || waits != p.waits || launches != p.launches || operations != p.operations;
+  p.waits = waits;
+  p.operations = operations;
+  p.launches = launches;
+  if (now - p.read_at >= kTotalsEvery) AddTotals(slot, p, now);
+  out.waits += waits;
   const uint32_t waiters = m.waiters.load(std::memory_order_relaxed);
   out.waiters += std::min<uint32_t>(waiters, 1u << 20);
   const uint32_t lanes =
@@ -142,7 +158,7 @@ void MeterReader::BeginRearm() {
 
 bool MeterReader::Rearmed() const {
   return std::all_of(processes_.begin(), processes_.end(), [](const auto& p) {
-    return p.second.seen.launches == 0 || p.second.seen.operations != p.second.metered_then;
+    return p.second.launches == 0 || p.second.operations != p.second.metered_then;
   });
 }
 

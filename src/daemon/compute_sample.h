@@ -51,7 +51,8 @@ class MeterReader {
   bool empty() const { return processes_.empty(); }
 
   arbiter::Progress Read(arbiter::Nanos now);
-  const MeterTotals& Totals() const { return totals_; }  // as of the last Read
+  // As of the last Read, or a millisecond before it.
+  const MeterTotals& Totals() const { return totals_; }
   arbiter::Nanos senseless_at() const { return senseless_at_; }
   // Something moved between the last two reads: submissions, completions, waits.
   bool moved() const { return moved_; }
@@ -69,11 +70,13 @@ class MeterReader {
   };
   struct Process {
     std::vector<LaneMemory> lanes;
-    MeterTotals seen;  // its counters as they were
-    arbiter::Nanos read_at{0};
-    uint64_t metered_then = 0;  // at BeginRearm
+    uint64_t waits = 0, operations = 0, launches = 0;  // at the last Read
+    MeterTotals seen;                                  // its counters as they were ...
+    arbiter::Nanos read_at{-1'000'000'000};            // ... then
+    uint64_t metered_then = 0;                         // at BeginRearm
   };
   void ReadProcess(uint32_t slot, Process& p, arbiter::Nanos now, arbiter::Progress& out);
+  void AddTotals(uint32_t slot, Process& p, arbiter::Nanos now);
 
   region::Usage& usage_;
   const unsigned device_;

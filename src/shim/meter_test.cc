@@ -260,17 +260,28 @@ TEST_F(MeterTest, BeforeAWaitNothingStaysUnmarked) {
   EXPECT_EQ(meter().in_flight_ns, 0u);
 }
 
-TEST_F(MeterTest, WhatWaitsBehindAnEventHasNotBegun) {
+TEST_F(MeterTest, WhatWaitsBehindAnythingHasNotBegun) {
   Learn(10 * kUs);
-  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
-  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
-  hook_cuStreamWaitEvent(StreamAt(0), nullptr, 0);
-  ASSERT_EQ(Launch(StreamAt(0), 10 * kUs), CUDA_SUCCESS);
-  EXPECT_EQ(
-      gpu.Words(StreamAt(0)),
-      (std::vector<uint64_t>{MarkerWord(0, MarkerKind::kStart), MarkerWord(1, MarkerKind::kDone),
-                             MarkerWord(2, MarkerKind::kDone), MarkerWord(2, MarkerKind::kStart)}));
-  EXPECT_EQ(daemon.meter().lane[1].start, 2u);
+  const std::vector<std::pair<const char*, std::function<CUresult(CUstream)>>> waits = {
+      {"event", [](CUstream s) { return hook_cuStreamWaitEvent(s, nullptr, 0); }},
+      {"value", [](CUstream s) { return hook_cuStreamWaitValue32_v2(s, 0x1000, 1, 0); }},
+      {"batch", [](CUstream s) { return hook_cuStreamBatchMemOp_v2(s, 0, nullptr, 0); }},
+      {"batch ptsz", [](CUstream s) { return hook_cuStreamBatchMemOp_v2_ptsz(s, 0, nullptr, 0); }},
+  };
+  unsigned stream = 0;
+  for (const auto& [name, wait] : waits) {
+    const CUstream s = StreamAt(stream++);
+    ASSERT_EQ(Launch(s, 10 * kUs), CUDA_SUCCESS);
+    ASSERT_EQ(Launch(s, 10 * kUs), CUDA_SUCCESS);
+    EXPECT_EQ(wait(s), CUDA_SUCCESS) << name;
+    ASSERT_EQ(Launch(s, 10 * kUs), CUDA_SUCCESS);
+    EXPECT_EQ(gpu.Words(s),
+              (std::vector<uint64_t>{
+                  MarkerWord(0, MarkerKind::kStart), MarkerWord(1, MarkerKind::kDone),
+                  MarkerWord(2, MarkerKind::kDone), MarkerWord(2, MarkerKind::kStart)}))
+        << name;
+    EXPECT_EQ(daemon.meter().lane[stream].start, 2u) << name;
+  }
 }
 
 TEST_F(MeterTest, LongCopiesArePauses) {

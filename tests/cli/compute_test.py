@@ -1,5 +1,7 @@
 """Compute shares from the command line: run, set, pause, ps, and what verify measures."""
 import json
+import os
+import signal
 import time
 import unittest
 
@@ -90,6 +92,38 @@ class Compute(harness.DivvyTest):
         self.assertGreater(rows["b"]["native_progress"], 0.2)
         self.assert_one_line(self.divvy("verify", "compute", "--sim", "h100", "--case", "nothing"),
                              "nothing")
+
+
+class InsideItsWindow(harness.DivvyTest):
+    """A tenant that is stopped or killed while it holds the device."""
+
+    def test_stopped_and_killed(self):
+        def load(name):
+            p = self.start(*self.run_args("--name", name, "--compute", "50"), DIVVY, "load",
+                           "--kernel", "200us", "--sync-every", "0", "--for", "1h", "--every",
+                           "20ms", "-o", "json")
+            self.line(p)
+            return p
+
+        def more(p, operations):
+            begun = json.loads(self.line(p))["done"]
+            while json.loads(self.line(p))["done"] < begun + operations:
+                pass
+        a, b = load("a"), load("b")
+        pid = self.tenants()["a"]["processes"][0]["pid"]
+        for _ in range(3):
+            more(a, 20)  # it has just had its window
+            os.kill(pid, signal.SIGSTOP)
+            more(b, 200)
+            os.kill(pid, signal.SIGCONT)
+        more(a, 20)
+        os.kill(pid, signal.SIGKILL)
+        more(b, 200)
+        self.assertNotEqual(a.wait(harness.LONG), 0)
+        until(lambda: "a" not in self.tenants())
+        more(b, 200)
+        b.terminate()
+        self.finish(b)
 
 
 class LongKernel(harness.DivvyTest):

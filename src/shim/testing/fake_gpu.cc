@@ -139,6 +139,9 @@ CUresult WaitEvent(CUstream s, CUevent, unsigned) {
 CUresult WaitValue(CUstream s, CUdeviceptr, cuuint32_t, unsigned) {
   return FakeGpu::Get().Queue(s, {FakeGpu::Item::kHold});
 }
+CUresult BatchMemOp(CUstream s, unsigned, CUstreamBatchMemOpParams*, unsigned) {
+  return FakeGpu::Get().Queue(s, {FakeGpu::Item::kHold});
+}
 
 }  // namespace
 
@@ -180,7 +183,8 @@ FakeGpu::FakeGpu(unsigned devices, bool memory_operations) {
   f.cuCtxSynchronize = CtxSynchronize;
   f.cuStreamDestroy_v2 = Destroy;
   f.cuStreamWaitEvent = WaitEvent;
-  f.cuStreamWaitValue32 = WaitValue;
+  f.cuStreamWaitValue32 = f.cuStreamWaitValue32_v2 = WaitValue;
+  f.cuStreamBatchMemOp_v2 = f.cuStreamBatchMemOp_v2_ptsz = BatchMemOp;
   BindDriverForTest(f);
 }
 
