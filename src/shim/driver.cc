@@ -60,9 +60,14 @@ Module OpenedModule(void* handle, const char* symbol) noexcept {
 }
 
 Module FindDriver(const Module* hint) noexcept {
-  // Behind the forwarder the real driver has its own place.
-  if (TenantByMarker() && access(kRealDriver, F_OK) == 0)
-    if (Module m = OpenedModule(RealDlopen(kRealDriver, kLazy | kNoDelete), "cuInit")) return m;
+  // Behind the forwarder the real driver has its own place. The forwarder needs it by this path:
+  // where that is loaded, the loader knows it by its name and asks the kernel nothing.
+  if (TenantByMarker()) {
+    if (Module m = OpenedModule(RealDlopen(kRealDriver, kLazy | kNoLoad | kNoDelete), "cuInit"))
+      return m;
+    if (access(kRealDriver, F_OK) == 0)
+      if (Module m = OpenedModule(RealDlopen(kRealDriver, kLazy | kNoDelete), "cuInit")) return m;
+  }
   if (hint != nullptr && *hint && !IsForwarder(*hint)) return *hint;
   if (Module m = FindModule([](const Module& m) { return LooksLikeDriver(m) && !IsForwarder(m); }))
     return m;

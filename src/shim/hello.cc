@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@ namespace {
 
 // Programs expect low descriptors for themselves, and some close all that they did not open.
 constexpr int kLowestFd = 512;
+constexpr long kCloseRange = 436;  // asm-generic/unistd.h since Linux 5.9, the same everywhere
 
 // Fills an address even when the path is longer than sun_path: through the folder's descriptor.
 bool FillAddress(const char* path, sockaddr_un* address, int* folder) noexcept {
@@ -142,6 +144,22 @@ int Map(const wire::Welcome& w, const int (&fd)[3], Welcomed* out) noexcept {
   return 0;
 }
 
+// Those that are not -1. In a row, as a process with few descriptors gets them, by one call.
+void CloseAll(const int* fds, unsigned count) noexcept {
+  int least = INT_MAX, most = -1, open = 0;
+  for (unsigned i = 0; i < count; ++i) {
+    if (fds[i] < 0) continue;
+    ++open;
+    if (fds[i] < least) least = fds[i];
+    if (fds[i] > most) most = fds[i];
+  }
+  if (open > 1 && most - least + 1 == open &&
+      syscall(kCloseRange, static_cast<unsigned>(least), static_cast<unsigned>(most), 0u) == 0)
+    return;
+  for (unsigned i = 0; i < count; ++i)
+    if (fds[i] >= 0) close(fds[i]);
+}
+
 }  // namespace
 
 void PrepareHello(wire::Hello* hello) noexcept {
@@ -190,11 +208,6 @@ int SendHello(const char* socket_path, const wire::Hello& hello, unsigned timeou
     return error;
   }
   *out = {true, fd, 0};
-  // The connection stays open and silent until the process ends.
-  if (const int high = fcntl(fd, F_DUPFD_CLOEXEC, kLowestFd); high >= 0) {
-    close(fd);
-    out->fd = high;
-  }
   return 0;
 }
 
@@ -209,14 +222,23 @@ int TakeWelcome(SentHello* sent, const wire::Hello& hello, unsigned timeout_ms,
   Answer answer;
   int error = Receive(at.fd, timeout_ms, &answer);
   if (error == ETIMEDOUT) {
-    if (at.inode == 0 && fstat(at.fd, &st) == 0) sent->inode = st.st_ino;
+    if (at.inode == 0) {
+      if (const int high = fcntl(at.fd, F_DUPFD_CLOEXEC, kLowestFd); high >= 0) {
+        close(at.fd);
+        sent->fd = high;
+      }
+      if (fstat(sent->fd, &st) == 0) sent->inode = st.st_ino;
+    }
     return error;
   }
   if (error == 0)
     error = TakeAnswer(answer.bytes, static_cast<size_t>(answer.size), answer.fd, hello, out);
-  for (const int segment : answer.fd)
-    if (segment >= 0) close(segment);
-  // A connection that was welcomed stays open; nothing here names it again.
+  // A connection that was welcomed stays open and silent until the process ends; nothing here names
+  // it again.
+  int done[] = {-1, answer.fd[0], answer.fd[1], answer.fd[2]};
+  if (error == 0 && at.fd < kLowestFd && fcntl(at.fd, F_DUPFD_CLOEXEC, kLowestFd) >= 0)
+    done[0] = at.fd;
+  CloseAll(done, 4);
   if (error != 0)
     DropHello(sent);
   else

@@ -14,7 +14,7 @@ from harness import BUILD, GIB, Machine  # noqa: E402
 
 COUNT = f"{BUILD}/test/count_calls"
 PROBE = [f"{BUILD}/test/start_probe", f"{BUILD}/lib/sim/libcuda.so.1"]
-BUDGET, ROOT_BUDGET, TOGETHER = 25, 45, 16
+BUDGET, ROOT_BUDGET, TOGETHER = 25, 34, 16
 
 
 def start(env, *options):

@@ -151,7 +151,7 @@ divvy_forward_first_call:
 
 #include "src/shim/generated/forward.inc"
 
-  .bss
+  .data
   .p2align 4
   .globl divvy_forward_slots
   .hidden divvy_forward_slots
