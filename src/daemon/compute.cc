@@ -26,7 +26,8 @@ constexpr Nanos kShortSleep = microseconds(400);   // below: the bell is not lis
 constexpr Nanos kPublish = milliseconds(100);
 // The longest sleep on the bell, which is tenants' memory: they can put it back after a ring, and a
 // futex's waiters can be moved to another one, out of the daemon's own reach.
-constexpr Nanos kLongestSleep = milliseconds(100);
+constexpr Nanos kLongestSleep = milliseconds(250);
+constexpr Nanos kNobodysSleep = seconds(1);  // the same without tenants
 constexpr Nanos kHung = seconds(2);
 // Polling may cost this part of a core for each device that is contended; beyond, it polls less
 // often. In the model polls eight times as far apart cost at most 1.1 points of share error and half
@@ -124,6 +125,16 @@ TenantView Compute::ViewOf(uint64_t tenant) const {
   return it == views_.end() ? TenantView{} : it->second;
 }
 
+std::vector<Compute::Use> Compute::UsesOf(uint64_t tenant) const {
+  std::vector<Use> out;
+  const Nanos now = Now();
+  const std::lock_guard lock(views_mutex_);
+  if (const auto it = views_.find(tenant); it != views_.end())
+    for (const ShareView& view : it->second)
+      out.push_back({view.known, view.known ? UsedPercent(view, now, seconds(1)) : 0});
+  return out;
+}
+
 std::vector<arbiter::SeatStats> Compute::StatsOf(uint64_t tenant) const {
   std::vector<arbiter::SeatStats> out;
   const std::lock_guard lock(views_mutex_);
@@ -206,7 +217,7 @@ void Compute::Run() {
       SleepUntil(due);
       continue;
     }
-    bell_->Wait(heard, std::min(due, now + kLongestSleep));
+    bell_->Wait(heard, std::min(due, now + (core_.empty() ? kNobodysSleep : kLongestSleep)));
     if (bell_->rung() != heard && Now() < served + kRingsServed) SleepUntil(served + kRingsServed);
   }
 }

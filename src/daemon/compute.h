@@ -45,6 +45,12 @@ class Compute {
 
   // The newest figures; empty for a tenant that has just come.
   TenantView ViewOf(uint64_t tenant) const;
+  // Of them only how much of their devices its shares used over the last second.
+  struct Use {
+    bool known = false;  // as ShareView's
+    double percent = 0;
+  };
+  std::vector<Use> UsesOf(uint64_t tenant) const;
   std::vector<arbiter::SeatStats> StatsOf(uint64_t tenant) const;  // by share
   // Where its time went in a stretch of the last minute, or since it came: by share; empty for one
   // just come.

@@ -335,6 +335,7 @@ HeldBy ComputeCore::HeldOf(const Seat& seat) const {
 void ComputeCore::EnterInLedgers(unsigned d, Nanos now) {
   Device& device = devices_[d];
   device.entered = now;
+  device.entries = true;
   int64_t all = 0;
   ran_.clear();
   for (Seat* seat : device.seats) {
@@ -374,11 +375,15 @@ void ComputeCore::EnterInLedgers(unsigned d, Nanos now) {
   }
 }
 
-void ComputeCore::PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings) const {
-  for (const auto& [tenant, member] : members_) {
-    std::vector<LedgerRing>& its = rings[tenant];
-    its.resize(member.seats.size());
-    for (size_t s = 0; s < its.size(); ++s) its[s].Push(member.seats[s]->ledger);
+void ComputeCore::PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings) {
+  for (Device& device : devices_) {
+    if (!device.entries) continue;
+    device.entries = false;
+    for (const Seat* seat : device.seats) {
+      std::vector<LedgerRing>& its = rings[seat->tenant];
+      its.resize(members_[seat->tenant].seats.size());
+      its[seat->share].Push(seat->ledger);
+    }
   }
 }
 

@@ -61,12 +61,13 @@ class ComputeCore {
   enum class Watch : uint8_t { kFree, kAsleep, kLazy, kAwake };
   Watch WatchOf(unsigned device) const { return devices_[device].watch; }
   unsigned Awake() const;
+  bool empty() const { return members_.empty(); }  // no tenants
   // Looks at awake devices this much less often than the arbiter asks: a slow or busy host.
   void Stretch(double factor) { stretch_ = factor; }
   // Fills what people see of every seat that was looked at since the last call.
   void Publish(Nanos now, std::map<uint64_t, TenantView>& views);
   // Adds each seat's ledger, as it stood when it was last looked at, to its ring; by share.
-  void PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings) const;
+  void PublishLedgers(std::map<uint64_t, std::vector<LedgerRing>>& rings);
 
  private:
   // What people see of its use. The markers of a tenant that is alone are few, and tell of little
@@ -117,6 +118,7 @@ class ComputeCore {
     bool changed = false;  // shares or pauses: look now, and set every gate
     bool fresh = false;    // to be published
     Nanos entered{0};      // into the ledgers, up to when
+    bool entries = false;  // into the ledgers since they were published
     Nanos shown{0};        // figures, up to when
     Nanos unwatched{0};    // not awake for this long, ever
     Seat* sole = nullptr;  // the one with a lone gate

@@ -59,4 +59,11 @@ double History::Rate(Nanos now, Nanos span) const {
   return seconds > 0 ? (newest_.value - first.value) / seconds : 0;
 }
 
+double UsedPercent(const ShareView& view, arbiter::Nanos now, arbiter::Nanos span) {
+  // The driver's figures come some time after what they tell of.
+  constexpr arbiter::Nanos kSeenLately = std::chrono::milliseconds(1500);
+  const arbiter::Nanos at = now - view.seen_at < kSeenLately ? view.seen_at : now;
+  return std::min(view.used_ns.Rate(at, span) / 1e9 * 100, 100.0);
+}
+
 }  // namespace divvy::daemon

@@ -63,4 +63,7 @@ struct ShareView {
 };
 using TenantView = std::vector<ShareView>;  // by share
 
+// GPU time that it used over the last `span`, percent of the device.
+double UsedPercent(const ShareView& view, arbiter::Nanos now, arbiter::Nanos span);
+
 }  // namespace divvy::daemon

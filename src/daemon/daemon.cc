@@ -64,7 +64,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Start(const Options& options) {
   if (!api.ok()) return api.error();
   d->api_ = std::move(*api);
   d->sampler_ = std::thread([self] { self->SampleForever(); });
-  if (d->source_->WatchFaults()) d->fault_watch_ = std::thread([self] { self->WatchFaults(); });
+  if (d->source_->WatchFaults()) d->WatchFaults();
   d->empty_since_ns_ = MonotonicNs();
   return d;
 }
@@ -77,8 +77,10 @@ Daemon::~Daemon() {
   }
   sampler_wake_.notify_all();
   if (sampler_.joinable()) sampler_.join();
-  ending_ = true;
-  if (fault_watch_.joinable()) fault_watch_.join();
+  {
+    const std::lock_guard lock(fault_watch_->mutex);
+    fault_watch_->node = nullptr;
+  }
   if (node_ != nullptr)
     if (Status s = node_->SaveIfDirty(); !s.ok()) spdlog::warn("{}", s.error().message);
   if (machine_lock_.valid()) {
@@ -212,10 +214,7 @@ void Daemon::SetTimer(bool ticks) {
 void Daemon::OnTick() {
   node_->Tick();
   events_.Flush(WallClock());
-  if (history_.Due(
-          std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
-              .count()))
-    history_.Add(node_->CollectFigures());
+  if (history_.Due(WallClock())) history_.Add(node_->CollectUse());
   if (Status s = node_->SaveIfDirty(); !s.ok()) spdlog::warn("{}", s.error().message);
   if (!options_.private_daemon) return;
   const uint64_t now = MonotonicNs();
@@ -241,8 +240,9 @@ void Daemon::SampleForever() {
       sampler_wake_.wait(lock, kicked);
     } else {
       // A kick only shortens the pause: a storm of forks must not become a storm of readings.
-      sampler_wake_.wait_for(lock, milliseconds(50), [this] { return stopping_; });
-      sampler_wake_.wait_for(lock, plan.next - milliseconds(50), kicked);
+      const auto soonest = std::chrono::steady_clock::now() + milliseconds(50);
+      if (sampler_wake_.wait_for(lock, plan.next, kicked))
+        sampler_wake_.wait_until(lock, soonest, [this] { return stopping_; });
     }
     sampler_kicked_ = false;
     if (stopping_) return;
@@ -250,11 +250,17 @@ void Daemon::SampleForever() {
 }
 
 void Daemon::WatchFaults() {
-  constexpr milliseconds kWait{200};  // how late the end of this daemon may be heard of
-  KernelLog log;
-  while (!ending_)
-    if (const std::optional<device::Fault> fault = source_->WaitFault(kWait))
-      node_->OnFault(*fault, log.Read());
+  constexpr milliseconds kWait{1000};  // each end of one wakes the thread
+  fault_watch_->node = node_.get();
+  std::thread([watch = fault_watch_, source = source_] {
+    KernelLog log;
+    for (;;) {
+      const std::optional<device::Fault> fault = source->WaitFault(kWait);
+      const std::lock_guard lock(watch->mutex);
+      if (watch->node == nullptr) return;
+      if (fault) watch->node->OnFault(*fault, log.Read());
+    }
+  }).detach();
 }
 
 void Daemon::Run() { loop_->Run(); }

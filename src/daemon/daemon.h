@@ -46,14 +46,14 @@ class Daemon {
   void SetTimer(bool ticks);
   void OnTick();
   void SampleForever();
-  void WatchFaults();
+  void WatchFaults();  // on a thread of its own until ~Daemon
 
   const Options options_;
   UniqueFd machine_lock_;
   std::vector<UniqueFd> device_locks_;
   UniqueFd signals_;
   uint64_t signals_watch_ = 0;
-  std::unique_ptr<device::Source> source_;
+  std::shared_ptr<device::Source> source_;
   std::unique_ptr<Loop> loop_;
   std::shared_ptr<LogQueue> log_lines_;  // null: no log
   std::unique_ptr<EventLog> log_;
@@ -68,8 +68,12 @@ class Daemon {
   std::condition_variable sampler_wake_;
   bool sampler_kicked_ = false, stopping_ = false;
   std::thread sampler_;
-  std::atomic<bool> ending_ = false;
-  std::thread fault_watch_;
+  // Waiting for a fault cannot be interrupted: the thread is left behind with what it waits on.
+  struct FaultWatch {
+    std::mutex mutex;
+    Node* node = nullptr;  // nobody to tell any more
+  };
+  const std::shared_ptr<FaultWatch> fault_watch_ = std::make_shared<FaultWatch>();
 };
 
 }  // namespace divvy::daemon

@@ -14,7 +14,7 @@ Figures At(double time, unsigned tenants, uint64_t mib, double percent, uint64_t
   for (unsigned t = 0; t < tenants; ++t) {
     f.tenants.push_back({.id = first_id + t, .name = "t" + std::to_string(first_id + t)});
     f.tenants.back().shares.push_back(
-        {.used_bytes = mib * kMib, .metered = percent >= 0, .used_percent_1s = percent});
+        {.used_bytes = mib * kMib, .known = percent >= 0, .used_percent_1s = percent});
   }
   return f;
 }

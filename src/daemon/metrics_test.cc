@@ -36,6 +36,7 @@ Figures Full() {
                       .measured = true,
                       .over = true,
                       .metered = true,
+                      .known = true,
                       .used_percent_1s = 12.5,
                       .used_ns = 1'250'000'000,
                       .gate_wait_s = 1.5,
@@ -89,7 +90,7 @@ TEST(Metrics, AHistogramIsCumulative) {
 TEST(Metrics, WhatIsNotKnownIsNotExported) {
   Figures f = Full();
   f.tenants[0].shares[0].measured = false;
-  f.tenants[0].shares[0].metered = false;
+  f.tenants[0].shares[0].known = false;
   EXPECT_EQ(MetricsText(f, {}, {}).find("memory_nvml_bytes{"), std::string::npos);
   EXPECT_EQ(HamiMetricsText(f, "n", {}).find("utilization_ratio{"), std::string::npos);
 }

@@ -74,6 +74,7 @@ class Node {
   void OnFault(const device::Fault& fault, const std::vector<XidLine>& lines);
 
   Figures CollectFigures() const;  // node_figures.cc; one short hold of the lock
+  Figures CollectUse() const;      // of them what UseHistory keeps, at a tenth of the cost
 
   // --- recording (node_record.cc): operations' lengths and gaps; ends by itself after for_ms
   Result<nlohmann::json> StartRecording(const std::string& name, uint64_t for_ms);
@@ -91,7 +92,7 @@ class Node {
     std::vector<unsigned> devices;
     std::chrono::milliseconds next{0};  // zero: nothing to watch
   };
-  Plan SamplePlan() const;
+  Plan SamplePlan();
   void Sample(unsigned device);
 
   uint64_t generation() const { return generation_; }
@@ -188,7 +189,11 @@ class Node {
   // node_sample.cc
   void Apply(unsigned device, const device::Reading& reading, uint64_t begin_ns,
              const std::map<uint64_t, BooksLook>& looks_before);
-  const std::unordered_map<pid_t, uint64_t>& Owners();  // tenants of all that said hello, by pid
+  struct Inhabited {
+    std::unordered_map<pid_t, uint64_t> owner;  // tenants of all that said hello, by pid
+    std::vector<Tenant*> tenants;               // that have a process
+  };
+  const Inhabited& WhoIsThere();
   Attribution& Attribute(pid_t pid);
   uint64_t TenantByAncestry(pid_t pid, uint64_t preferred = 0) const;
   void Learn(Tenant& tenant, unsigned share);
@@ -196,6 +201,7 @@ class Node {
   // node_publish.cc
   void PublishOverhead(Tenant& tenant, unsigned share);
   void Publish(unsigned device);
+  void PublishShare(Tenant& tenant, unsigned share);
   void PublishLimits(unsigned device);
   DeviceBooks BooksOf(unsigned device) const;
 
@@ -237,12 +243,13 @@ class Node {
   UniqueFd spare_fd_;  // given up to refuse a connection when descriptors run out
   std::vector<DeviceState> devices_;
   std::unordered_map<pid_t, Attribution> attributions_;
-  std::unordered_map<pid_t, uint64_t> owners_;
-  bool owners_stale_ = false;  // a process came or went
+  Inhabited who_;
+  bool who_stale_ = false;  // a process came or went
   Learned learned_;
   bool dirty_ = false;
   bool closed_ = false;
   uint64_t last_change_ns_ = 0;  // of any tenant's charges
+  unsigned ticks_ = 0;
 };
 
 }  // namespace divvy::daemon

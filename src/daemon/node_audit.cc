@@ -64,6 +64,7 @@ void Node::CloseFindings(unsigned device) {
   const std::string uuid = device::ToString(source_.devices()[device].uuid);
   for (auto& [id, tenant] : tenants_) {
     bool any = false;
+    if (tenant.processes.empty() && tenant.findings.empty()) continue;  // no gate was ever shut
     for (Finding& f : tenant.findings) {
       if (f.device == uuid) {
         f.active = f.active && f.seen_now;

@@ -76,6 +76,10 @@ void Node::AuditCompute(unsigned device, const std::vector<device::ProcessUse>& 
         }
     const double seen_ns = std::min(percent, 100.0) / 100 * static_cast<double>(now - from);
     bool& used = tenant.shares[of.share].used_lately;
+    if (Dormant(tenant, of.share) && !used && seen_ns == 0) {
+      tenant.shares[of.share].unseen = {};
+      continue;
+    }
     if (used ||
         seen_ns > 0)  // also the first stretch without any use; then there is no more to say
       compute_.Seen(tenant.id, of.share, arbiter::Nanos(static_cast<int64_t>(seen_ns)),

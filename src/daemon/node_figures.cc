@@ -9,7 +9,6 @@ namespace {
 
 constexpr size_t kCommandShown = 120;
 constexpr double kNanosPerSecond = 1e9;
-constexpr std::chrono::milliseconds kSeenLately{1500};
 constexpr std::chrono::seconds kSenselessShown{
     10};  // how long counters that made no sense are told
 
@@ -25,17 +24,10 @@ std::string Joined(const std::vector<std::string>& command) {
 
 void AddCompute(const ShareView& view, ShareFigures& out) {
   const arbiter::Nanos now(MonotonicNs());
-  const auto percent_at = [](const History& h, arbiter::Nanos at, std::chrono::seconds span) {
-    return h.Rate(at, span) / kNanosPerSecond * 100;
-  };
   const auto percent = [&](const History& h, std::chrono::seconds span) {
-    return percent_at(h, now, span);
+    return h.Rate(now, span) / kNanosPerSecond * 100;
   };
-  // The driver's figures come some time after what they tell of.
-  const arbiter::Nanos used_at = now - view.seen_at < kSeenLately ? view.seen_at : now;
-  const auto used = [&](std::chrono::seconds span) {
-    return std::min(percent_at(view.used_ns, used_at, span), 100.0);
-  };
+  const auto used = [&](std::chrono::seconds span) { return UsedPercent(view, now, span); };
   out.part_percent = view.part_percent;
   out.metered = view.metered;
   out.known = view.known;
@@ -140,10 +132,34 @@ TenantFigures Node::FiguresOf(const Tenant& tenant) const {
   return out;
 }
 
+Figures Node::CollectUse() const {
+  Figures out;
+  out.time = WallClock();
+  const std::lock_guard lock(mutex_);
+  for (unsigned d = 0; d < devices_.size(); ++d)
+    out.devices.push_back({.uuid = device::ToString(source_.devices()[d].uuid),
+                           .used_bytes = devices_[d].reading.used.n});
+  out.tenants.reserve(tenants_.size());
+  for (const auto& [id, tenant] : tenants_) {
+    TenantFigures t{.id = id, .name = tenant.record.name};
+    const std::vector<Compute::Use> uses = compute_.UsesOf(id);
+    for (unsigned s = 0; s < tenant.shares.size(); ++s) {
+      ShareFigures f{.device = tenant.shares[s].device,
+                     .used_bytes = Dormant(tenant, s) ? 0 : UsedBytes(tenant, s)};
+      if (s < uses.size()) {
+        f.known = uses[s].known;
+        f.used_percent_1s = uses[s].percent;
+      }
+      t.shares.push_back(f);
+    }
+    out.tenants.push_back(std::move(t));
+  }
+  return out;
+}
+
 Figures Node::CollectFigures() const {
   Figures out;
-  out.time =
-      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  out.time = WallClock();
   out.driver_version = source_.driver_version();
   const std::lock_guard lock(mutex_);
   for (unsigned d = 0; d < devices_.size(); ++d) out.devices.push_back(FiguresOf(d));

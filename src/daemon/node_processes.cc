@@ -244,6 +244,9 @@ Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
                          tenant.segments->book_sequence());
     }
   }
+  // What was not published while nobody was there to read it.
+  for (unsigned s = 0; s < tenant.shares.size(); ++s)
+    if (Dormant(tenant, s)) PublishShare(tenant, s);
   ++tenant.epoch;
   const auto was_awaited = std::erase(tenant.awaited, id);
   for (unsigned s = 0; was_awaited != 0 && s < tenant.shares.size(); ++s) {
@@ -270,7 +273,7 @@ Result<Process*> Node::AttachToNewSlot(Tenant& tenant, Peer& peer, ProcessId id,
   compute_.AddProcess(tenant.id, slot);
   last_change_ns_ = MonotonicNs();
   on_change_(true);
-  owners_stale_ = true;
+  who_stale_ = true;
   return &(tenant.processes[slot] = std::move(process));
 }
 
@@ -341,7 +344,7 @@ void Node::Release(Tenant& tenant, uint32_t slot) {
   ResetMeters(usage, slot, static_cast<unsigned>(tenant.shares.size()));
   loop_.Remove(it->second.watch, it->second.pidfd.get());
   tenant.processes.erase(it);
-  owners_stale_ = true;
+  who_stale_ = true;
   tenant.free_slots.insert(slot);
   MustSave(tenant);
 }

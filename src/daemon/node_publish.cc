@@ -77,24 +77,31 @@ void Node::Publish(unsigned device) {
   DeviceState& state = devices_[device];
   uint64_t wanted = 0;  // all promises, less what is used of them
   for (const auto& [tenant, s] : state.shares)
-    wanted += tenant->record.share.mem.Less(Bytes{UsedBytes(*tenant, s)}).n;
+    wanted +=
+        tenant->record.share.mem.Less(Dormant(*tenant, s) ? Bytes{} : Bytes{UsedBytes(*tenant, s)})
+            .n;
   // Lenient with readings that lag: a tenant that has just freed memory must not be refused it.
   const uint64_t free = *std::max_element(state.free_history.begin(), state.free_history.end());
   state.short_of_memory = free + (uint64_t{2} << 20) < wanted;
-  for (const auto& [tenant, s] : state.shares) {
-    Share& share = tenant->shares[s];
-    region::PolicyDevice& d = tenant->segments->policy().device[s];
-    PublishOverhead(*tenant, s);
-    const uint64_t limit = d.limit_bytes.load(std::memory_order_relaxed);
-    share.highest_limit =
-        UsedBytes(*tenant, s) <= limit ? limit : std::max(share.highest_limit, limit);
-    const int64_t room =
-        static_cast<int64_t>(limit) - d.overhead_bytes.load(std::memory_order_relaxed);
-    share.highest_room = static_cast<int64_t>(ChargedBytes(*tenant, s)) <= room
-                             ? room
-                             : std::max(share.highest_room, room);
-    d.rest_bytes = share.gated ? 0 : state.short_of_memory ? free : std::max(free, limit);
-  }
+  for (const auto& [tenant, s] : state.shares)
+    if (!Dormant(*tenant, s)) PublishShare(*tenant, s);
+}
+
+void Node::PublishShare(Tenant& tenant, unsigned s) {
+  Share& share = tenant.shares[s];
+  const DeviceState& state = devices_[share.device];
+  region::PolicyDevice& d = tenant.segments->policy().device[s];
+  PublishOverhead(tenant, s);
+  const uint64_t limit = d.limit_bytes.load(std::memory_order_relaxed);
+  share.highest_limit =
+      UsedBytes(tenant, s) <= limit ? limit : std::max(share.highest_limit, limit);
+  const int64_t room =
+      static_cast<int64_t>(limit) - d.overhead_bytes.load(std::memory_order_relaxed);
+  share.highest_room = static_cast<int64_t>(ChargedBytes(tenant, s)) <= room
+                           ? room
+                           : std::max(share.highest_room, room);
+  const uint64_t free = *std::max_element(state.free_history.begin(), state.free_history.end());
+  d.rest_bytes = share.gated ? 0 : state.short_of_memory ? free : std::max(free, limit);
 }
 
 }  // namespace divvy::daemon

@@ -23,13 +23,13 @@ constexpr uint64_t kBlock = uint64_t{2} << 20;
 
 }  // namespace
 
-Node::Plan Node::SamplePlan() const {
+Node::Plan Node::SamplePlan() {
   const std::lock_guard lock(mutex_);
   Plan plan;
   if (tenants_.empty()) return plan;
   bool leaving = false;
-  for (const auto& [id, tenant] : tenants_)
-    for (const auto& [slot, process] : tenant.processes)
+  for (const Tenant* tenant : WhoIsThere().tenants)
+    for (const auto& [slot, process] : tenant->processes)
       leaving = leaving || process.state == Process::State::kLeaving;
   bool short_of_memory = false;
   for (unsigned d = 0; d < devices_.size(); ++d) {
@@ -39,9 +39,11 @@ Node::Plan Node::SamplePlan() const {
     short_of_memory = short_of_memory || devices_[d].short_of_memory;
   }
   const bool active = MonotonicNs() - last_change_ns_ < kActiveNs;
+  const bool nobody = WhoIsThere().tenants.empty();
   plan.next = leaving           ? milliseconds(60)
               : short_of_memory ? milliseconds(100)
               : active          ? milliseconds(250)
+              : nobody          ? milliseconds(1000)
                                 : milliseconds(500);
   return plan;
 }
@@ -54,7 +56,7 @@ void Node::Sample(unsigned device) {
     const std::lock_guard lock(mutex_);
     begin_ns = MonotonicNs();
     for (const auto& [tenant, s] : devices_[device].shares)
-      before[tenant->id] = LookAtBooks(*tenant);
+      if (!Dormant(*tenant, s)) before[tenant->id] = LookAtBooks(*tenant);
   }
   const Result<device::Reading> reading = source_.Read(device);
   const std::vector<device::ProcessUse> uses =
@@ -92,7 +94,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     uint64_t attached = 0, unattached = 0;
   };
   std::map<uint64_t, Sums> sums;
-  const auto& owners = Owners();
+  const auto& owners = WhoIsThere().owner;
   bool figures = reading.lists_processes;
   Bytes listed_sum;
   state.outside.clear();
@@ -133,6 +135,7 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     Tenant& tenant = *of.tenant;
     const unsigned s = of.share;
     Share& share = tenant.shares[s];
+    if (Dormant(tenant, s) && !sums.contains(tenant.id) && share.measured == figures) continue;
     SettleReplaced(tenant);
     const BooksLook now = LookAtBooks(tenant);
     if (now.sequence != share.sequence_seen) {
@@ -171,7 +174,10 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
                                                   static_cast<double>(contexts) /
                                                   static_cast<double>(share.contexts_seen)));
     share.contexts_seen = contexts;
-    tenants_sum += Bytes{ChargedBytes(tenant, s)};
+    const uint64_t charged = ChargedBytes(tenant, s);
+    tenants_sum += Bytes{charged};
+    share.empty = quiet && charged == 0 && contexts == 0 && share.nvml_bytes == 0 &&
+                  share.overhead.bytes() == 0 && !share.gated && tenant.segments->UsageHeadIntact();
   }
   if (!figures) state.outside_unlisted = reading.used.Less(reading.reserved).Less(tenants_sum);
   CloseFindings(device);
@@ -190,14 +196,16 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
     });
 }
 
-const std::unordered_map<pid_t, uint64_t>& Node::Owners() {
-  if (owners_stale_) {
-    owners_.clear();
-    for (const auto& [id, tenant] : tenants_)
-      for (const auto& [slot, process] : tenant.processes) owners_[process.id.pid] = id;
-    owners_stale_ = false;
+const Node::Inhabited& Node::WhoIsThere() {
+  if (who_stale_) {
+    who_ = {};
+    for (auto& [id, tenant] : tenants_) {
+      if (!tenant.processes.empty()) who_.tenants.push_back(&tenant);
+      for (const auto& [slot, process] : tenant.processes) who_.owner[process.id.pid] = id;
+    }
+    who_stale_ = false;
   }
-  return owners_;
+  return who_;
 }
 
 Node::Attribution& Node::Attribute(pid_t pid) {

@@ -343,7 +343,7 @@ void Node::RemoveTenant(uint64_t id, const std::string& why) {
   const std::string name = tenant->record.name, its_cgroup = tenant->record.cgroup;
   compute_.Leave(id);
   tenants_.erase(id);
-  owners_stale_ = true;
+  who_stale_ = true;
   if (why.empty()) return;  // it never was: nothing to tell or save
   cgroup::Remove(its_cgroup);
   if (Status s = SaveState(); !s.ok()) dirty_ = true;

@@ -22,6 +22,10 @@ BooksLook LookAtBooks(const Tenant& tenant) {
   return look;
 }
 
+bool Dormant(const Tenant& tenant, unsigned share) {
+  return tenant.processes.empty() && tenant.shares[share].empty;
+}
+
 uint64_t ChargedBytes(const Tenant& tenant, unsigned share) {
   return region::BookBytes(tenant.segments->usage(), share);
 }

@@ -87,6 +87,7 @@ struct Share {
   uint64_t nvml_bytes = 0;        // NVML's sum over all its processes
   bool measured = false;          // the last reading gave per-process figures
   bool gated = false;             // shut by the audit
+  bool empty = false;             // the last reading: nothing held, charged or owed
   uint64_t contexts_seen = 0;     // charged for contexts at the last reading
   uint64_t highest_limit = 0;     // published since it was last within its limit
   int64_t highest_room = 0;       // for charges: the same of limit - overhead
@@ -153,6 +154,9 @@ struct BooksLook {
   bool still = true;
 };
 BooksLook LookAtBooks(const Tenant& tenant);
+// Nobody is there to hold memory of the share, and nobody did at the last reading: nothing needs to
+// be looked at, and nobody reads what is published, until a process says hello.
+bool Dormant(const Tenant& tenant, unsigned share);
 uint64_t ChargedBytes(const Tenant& tenant, unsigned share);
 uint64_t ChargedPeakBytes(const Tenant& tenant, unsigned share);  // the most there ever was
 uint64_t LeavingBytes(const Tenant& tenant, unsigned share);

@@ -251,6 +251,23 @@ class Life(MachineTest):
         until(agreed, "charges and overhead as NVML has it")
         self.assertEqual(len(self.m.show("t")["processes"]), 3)
 
+    def test_what_nobody_was_there_to_read_is_told_to_who_comes(self):
+        # A tenant without processes is not published to: its first process must not find old figures.
+        runner = self.started("sleep", "1000").pid  # not this process: its child is to be outside
+        t = self.m.tenant(20 * GIB, name="t", runner_pid=runner)
+        until(lambda: self.m.device()["free_bytes"] > 60 * GIB, "a reading")
+        other, outside = self.m.probe(), self.m.probe()
+        other.hello(self.m.tenant(GIB, name="other", runner_pid=runner))
+        self.assertEqual(outside("cuda", "libcuda.so.1", 0), "ok")
+        self.assertNotIn("error", outside("alloc", 70 * GIB))
+        until(lambda: other.policy()["rest"] < 10 * GIB, "the device as good as full")
+        self.m.request("PATCH", "/v1/tenants/t", {"mem_bytes": 19 * GIB})
+        p = self.m.probe()
+        p.hello(t)
+        policy = p.policy()
+        self.assertEqual(policy["limit"], 19 * GIB)
+        self.assertLess(policy["rest"], 10 * GIB)
+
     def test_limits_change_while_running(self):
         t = self.m.tenant(4 * GIB, name="t")
         p = self.m.probe()

@@ -19,6 +19,7 @@
 struct nvmlEventSet_st {
   std::string path;
   std::streamoff read = 0;
+  bool unread = true;    // something may be in the file that was not read
   uint32_t devices = 0;  // bits
   divvy::UniqueFd notify;
 };
@@ -121,12 +122,15 @@ nvmlReturn_t sim_nvmlEventSetFree(nvmlEventSet_t set) {
 }
 nvmlReturn_t sim_nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, unsigned int ms) {
   if (set == nullptr || data == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-  for (bool waited = false;; waited = true) {
-    std::ifstream in(set->path);
-    in.seekg(set->read);
+  for (bool waited = false;;) {
     std::string line;
+    std::ifstream in;
+    if (set->unread) {
+      in.open(set->path);
+      in.seekg(set->read);
+    }
     // A line without its end is still being written.
-    if (std::getline(in, line) && !in.eof()) {
+    if (set->unread && std::getline(in, line) && !in.eof()) {
       set->read += static_cast<long>(line.size()) + 1;
       unsigned device = 0;
       unsigned long long xid = 0;
@@ -136,9 +140,11 @@ nvmlReturn_t sim_nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t* data, 
       *data = {Nvml::Get().handle(device), nvmlEventTypeXidCriticalError, xid, ~0u, ~0u};
       return NVML_SUCCESS;
     }
+    set->unread = false;
     if (waited) return NVML_ERROR_TIMEOUT;
+    waited = true;
     pollfd fd{set->notify.get(), POLLIN, 0};
-    poll(&fd, 1, static_cast<int>(ms));
+    set->unread = poll(&fd, 1, static_cast<int>(ms)) > 0;
     char events[4096];
     while (read(set->notify.get(), events, sizeof events) > 0) {
     }
