@@ -103,15 +103,22 @@ void Cluster::Count(NodeId id, int sign) {
   const Node& n = nodes_[id];
   if (n.closed) return;
   left_milli_[n.pool] += sign * int64_t{n.left};
+  whole_nodes_[n.pool][WholeWithCpu(n)] += static_cast<uint32_t>(sign);
+}
+
+size_t Cluster::WholeWithCpu(const Node& n) const {
   const int32_t cpu = n.pool < cpu_per_whole_.size() ? cpu_per_whole_[n.pool] : 0;
-  const int32_t whole = cpu > 0 ? std::clamp(n.cpu_left / cpu, 0, int32_t{n.whole}) : n.whole;
-  whole_nodes_[n.pool][whole] += static_cast<uint32_t>(sign);
+  if (cpu <= 0 || n.cpu_left >= int64_t{cpu} * n.whole)
+    return n.whole;  // the usual case: no division
+  return static_cast<size_t>(std::max(0, n.cpu_left / cpu));
 }
 
 void Cluster::SetCpuPerWhole(std::vector<int32_t> cpu_milli) {
-  for (NodeId id = 0; id < nodes_.size(); ++id) Count(id, -1);
   cpu_per_whole_ = std::move(cpu_milli);
-  for (NodeId id = 0; id < nodes_.size(); ++id) Count(id, 1);
+  for (auto& nodes : whole_nodes_) nodes.fill(0);
+  for (const Node& n : nodes_) {
+    if (!n.closed) ++whole_nodes_[n.pool][WholeWithCpu(n)];
+  }
 }
 
 void Cluster::SetClosed(NodeId node, bool closed) {

@@ -123,6 +123,7 @@ class Cluster {
   uint8_t PoolOf(const Pool& pool);
   void Summarise(NodeId id);        // sets the node's left, most_left and whole
   void Count(NodeId id, int sign);  // in left_milli_ and whole_nodes_
+  size_t WholeWithCpu(const Node& n) const;
   void Move(NodeId node, const Shape& shape, DeviceMask devices, int32_t compute_milli, int sign);
 
   std::vector<Node> nodes_;
