@@ -26,9 +26,11 @@ int MissingDriverFunction() { return CUDA_ERROR_NOT_FOUND; }
 int MissingNvmlFunction() { return NVML_ERROR_FUNCTION_NOT_FOUND; }
 
 // Real address to hook, open addressing; filled before a library counts as bound, then constant.
+// Atomic because two threads may fill it at once: one whose lock was not given in time binds all
+// the same.
 struct Replacement {
-  const void* real;
-  AnyFunction hook;
+  std::atomic<const void*> real;
+  std::atomic<AnyFunction> hook;
 };
 constexpr unsigned kReplacements = 1024;
 static_assert(2 * (kDriverHookCount + kNvmlHookCount) <= kReplacements);
@@ -41,9 +43,10 @@ unsigned PlaceOf(const void* real) noexcept {
 
 void Remember(const void* real, AnyFunction hook) noexcept {
   for (unsigned i = PlaceOf(real);; i = (i + 1) % kReplacements) {
-    if (replacements[i].real == real) return;  // two names of one function: the same hook serves
-    if (replacements[i].real != nullptr) continue;
-    replacements[i] = {real, hook};
+    const void* free = nullptr;
+    if (!replacements[i].real.compare_exchange_strong(free, real) && free != real) continue;
+    AnyFunction none = nullptr;  // two names of one function: the first one's hook serves
+    replacements[i].hook.compare_exchange_strong(none, hook);
     return;
   }
 }
@@ -153,9 +156,11 @@ void BindNvml(const Module* hint) noexcept {
 }
 
 AnyFunction HookAt(const void* real) noexcept {
-  for (unsigned i = PlaceOf(real); replacements[i].real != nullptr; i = (i + 1) % kReplacements)
-    if (replacements[i].real == real) return replacements[i].hook;
-  return nullptr;
+  for (unsigned i = PlaceOf(real);; i = (i + 1) % kReplacements) {
+    const void* const at = replacements[i].real.load(std::memory_order_relaxed);
+    if (at == nullptr) return nullptr;
+    if (at == real) return replacements[i].hook.load(std::memory_order_acquire);
+  }
 }
 
 void BindDriverForTest(const abi::DriverFns& fns) noexcept {

@@ -140,7 +140,7 @@ TEST_P(ResolveTest, MeetsTheShare) { Expect("refused", {Build("test/shim_probe")
 INSTANTIATE_TEST_SUITE_P(Ways, ResolveTest,
                          ::testing::Values("dlsym", "dlvsym", "default", "next", "dlmopen", "proc",
                                            "proc1", "dlsym-of-dlsym", "reopened", "atexit",
-                                           "destructor", "fork"));
+                                           "destructor", "fork", "threads"));
 
 TEST_F(ResolveTest, ALinkedProgramMeetsTheShare) {
   Expect("refused", {Build("test/shim_probe_linked")});

@@ -3,6 +3,7 @@
  * and what else went wrong. Knows nothing of Divvy: plain C against the driver's ABI. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,43 @@ static const char* attempt(void) {
   return "refused";
 }
 
+enum { kThreads = 16, kNames = 4 };
+static const char* const names[kNames] = {"cuInit", "cuCtxCreate_v2", "cuMemAlloc_v2",
+                                          "cuMemFree_v2"};
+static pthread_barrier_t together;
+static const char* driver;
+static void* answers[kThreads][kNames];
+
+/* Each begins with another name, so that the first look-ups of all are in flight at once. */
+static void* ask(void* at) {
+  const size_t me = (size_t)((void*(*)[kNames])at - answers);
+  pthread_barrier_wait(&together);
+  void* handle = need(dlopen(driver, RTLD_NOW), driver);
+  for (size_t i = 0; i < kNames; ++i) {
+    const size_t n = (me + i) % kNames;
+    answers[me][n] = need(dlsym(handle, names[n]), names[n]);
+  }
+  return NULL;
+}
+
+/* The first look-ups of the process come from all threads at once: all get the same answers. */
+static void by_threads(void) {
+  pthread_t thread[kThreads];
+  pthread_barrier_init(&together, NULL, kThreads);
+  for (int i = 0; i < kThreads; ++i)
+    if (pthread_create(&thread[i], NULL, ask, &answers[i])) exit(3);
+  for (int i = 0; i < kThreads; ++i) pthread_join(thread[i], NULL);
+  for (int i = 1; i < kThreads; ++i)
+    if (memcmp(answers[i], answers[0], sizeof(answers[0]))) {
+      puts("the threads got different answers");
+      exit(3);
+    }
+  cu.init = (Init)answers[0][0];
+  cu.create = (CtxCreate)answers[0][1];
+  cu.alloc = (Alloc)answers[0][2];
+  cu.free = (Free)answers[0][3];
+}
+
 static void at_end(void) { puts(attempt()); }
 static int call_in_destructor;
 __attribute__((destructor)) static void destructor(void) {
@@ -132,6 +170,9 @@ int main(int argc, char** argv) {
     attempt();
     call_in_destructor = 1;
     return 0;
+  } else if (!strcmp(way, "threads")) {
+    driver = file;
+    by_threads();
   } else if (!strcmp(way, "fork")) {
     /* The child starts for itself: the parent has opened the driver, not initialised it. */
     by(dlsym, need(dlopen(file, RTLD_NOW), file));
