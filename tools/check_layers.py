@@ -20,6 +20,7 @@ LEVELS = {
     "shim": {"abi", "region"},
     "sim": {"base", "abi"},
     "daemon": {"base", "abi", "region", "device", "arbiter"},
+    "hook": {"base", "region"},
     "kube": {"base", "placement", "daemon"},
     "cli": {"base", "abi", "region", "device", "arbiter", "placement"},
 }

@@ -1,36 +1,18 @@
 // Where copies of the driver's libraries lie on this machine.
-#include <elf.h>
 #include <glob.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
+#include "src/base/delivery.h"
 #include "src/cli/delivery/delivery.h"
 
 namespace divvy::cli {
 namespace {
-
-// Besides the loader's cache: distributions, containers' driver mounts, forward compatibility
-// packages, WSL, NixOS. A trailing glob is expanded.
-constexpr const char* kStandardDirs[] = {
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib64",
-    "/lib64",
-    "/usr/lib",
-    "/usr/lib/x86_64-linux-gnu/nvidia/current",
-    "/usr/local/nvidia/lib64",
-    "/usr/local/nvidia/lib",
-    "/usr/local/cuda*/compat",
-    "/usr/lib/wsl/lib",
-    "/run/opengl-driver/lib",
-    "/usr/local/cuda*/compat/lib*",
-};
 
 void AddSplit(std::vector<std::string>& dirs, const char* list) {
   std::stringstream stream(list == nullptr ? "" : list);
@@ -54,7 +36,7 @@ void AddCached(std::vector<std::string>& dirs, const std::string& soname) {
 }
 
 void AddStandard(std::vector<std::string>& dirs) {
-  for (const char* pattern : kStandardDirs) {
+  for (const char* pattern : delivery::kDriverDirs) {
     glob_t found{};
     if (::glob(pattern, 0, nullptr, &found) == 0)
       for (size_t i = 0; i < found.gl_pathc; ++i) dirs.push_back(found.gl_pathv[i]);
@@ -63,11 +45,9 @@ void AddStandard(std::vector<std::string>& dirs) {
 }
 
 bool IsNativeLibrary(const std::string& path) {
-  Elf64_Ehdr header{};
+  char header[delivery::kElfHeaderBytes];
   std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(&header), sizeof(header));
-  return file && std::memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 &&
-         header.e_ident[EI_CLASS] == ELFCLASS64 && header.e_machine == EM_X86_64;
+  return file.read(header, sizeof header) && delivery::IsNativeElf({header, sizeof header});
 }
 
 }  // namespace

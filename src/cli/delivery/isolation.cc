@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "src/base/delivery.h"
 #include "src/base/paths.h"
 #include "src/base/unique_fd.h"
 #include "src/region/wire.h"
@@ -20,12 +21,12 @@
 namespace divvy::cli {
 namespace {
 
-constexpr char kRoot[] = "/run/divvy";
-constexpr char kLib[] = "/run/divvy/lib";
-constexpr char kReal[] = "/run/divvy/real/libcuda.so.1";
-constexpr char kPreload[] = "/etc/ld.so.preload";
+using delivery::kLib;
+using delivery::kPreload;
+using delivery::kReal;
+using delivery::kRoot;
+using delivery::kSimMachine;
 constexpr char kCache[] = "/etc/ld.so.cache";
-constexpr char kSimMachine[] = "/run/divvy-sim";  // where the simulator looks without environment
 
 Status MakeDir(const std::string& path) {
   if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return IoError("mkdir " + path, errno);
@@ -70,7 +71,7 @@ Status DeliverPreload() {
   const std::string file = std::string(kRoot) + "/ld.so.preload";
   const std::string ours = std::string(kLib) + "/libdivvy.so";
   if (const Status s = BindNewFile(paths::ShimLibrary(), ours); !s.ok()) return s;
-  if (const Status s = MakeFile(file, ours + "\n" + kept); !s.ok()) return s;
+  if (const Status s = MakeFile(file, delivery::MergedPreload(ours, kept)); !s.ok()) return s;
   // A mount point is needed; an empty file changes nothing for the rest of the machine.
   if (::access(kPreload, F_OK) != 0)
     if (const Status s = MakeFile(kPreload); !s.ok()) return s;

@@ -1,10 +1,10 @@
 // The forwarding libcuda.so.1: it stands in the place of the driver's file, has its name, and needs
 // the real driver by the absolute path /run/divvy/real/libcuda.so.1. What Divvy hooks goes to
-// libdivvy.so, which is found already loaded (preloaded) or is loaded from beside the tenant's
-// socket; the rest goes to the real driver. Symbols newer than our table are not defined here: the
-// loader finds them in the real driver, because it is needed.
-// Without libdivvy.so a hooked function answers CUDA_ERROR_SYSTEM_NOT_READY: a tenant that cannot
-// be held to its share gets no GPU. Called once per function (forward_thunks.S), any thread.
+// libdivvy.so, which is found already loaded (preloaded) or is loaded from where its delivery put
+// it; the rest goes to the real driver. Symbols newer than our table are not defined here: the
+// loader finds them in the real driver, because it is needed. Without libdivvy.so a hooked function
+// answers CUDA_ERROR_SYSTEM_NOT_READY: a tenant that cannot be held to its share gets no GPU.
+// Called once per function (forward_thunks.S), any thread.
 #include <string.h>
 
 #include "src/abi/generated/driver_fns.h"
@@ -19,7 +19,7 @@ namespace divvy::shim {
 namespace {
 
 constexpr char kShimName[] = "libdivvy.so";
-constexpr char kShimBesideSocket[] = "/run/divvy/self/libdivvy.so";
+constexpr char kShimInTenant[] = "/run/divvy/lib/libdivvy.so";
 constexpr int kNow = 2;
 
 enum class Decision : uint8_t { PASS, HOOK, DENY };
@@ -63,7 +63,7 @@ Module Shim() noexcept {
   auto* open = reinterpret_cast<void* (*)(const char*, int)>(CLibraryFunction("dlopen"));
   if (open == nullptr) return {};
   char beside[4096];
-  if (open(kShimBesideSocket, kNow | kNoDelete) == nullptr && BesideUs(beside))
+  if (open(kShimInTenant, kNow | kNoDelete) == nullptr && BesideUs(beside))
     open(beside, kNow | kNoDelete);
   return LoadedShim();
 }
