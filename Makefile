@@ -1,10 +1,10 @@
 # What people and CI type. Everything real is in CMake and tools/; `make help` lists the targets.
 JOBS ?= $(shell nproc)
 CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
-PRODUCT = divvy divvyd divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
+PRODUCT = divvy divvyd divvy-hook divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup setup-clang setup-prometheus configure product build demo demo-load test test-web test-prometheus check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
+.PHONY: help all setup setup-clang setup-prometheus configure product build demo demo-load test test-web test-prometheus test-containers check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -44,6 +44,10 @@ demo-load: product ## eight unlike loads on a simulated GPU; every view of them 
 
 test-prometheus: setup-prometheus product ## a real Prometheus reads divvyd with deploy/'s files (Debian: prometheus)
 	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/prometheus/prometheus_test.py || [ $$? -eq 77 ]
+
+test-containers: product ## containers in shares of a simulated GPU, by podman (root; Debian: podman, runc, busybox-static)
+	@ninja -C build -j $(JOBS) finder finder_linked
+	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/containers/containers_test.py || [ $$? -eq 77 ]
 
 check-fast: ## format, layers, generator output: seconds, needs no build
 	@tools/format.sh --check

@@ -123,6 +123,8 @@ int Main(int argc, char** argv) {
   AddEvents(app);
   AddSet(app);
   AddPause(app);
+  AddShare(app);
+  AddCdi(app);
   AddRecord(app);
   AddAdvise(app);
   AddLoad(app);

@@ -1,12 +1,10 @@
 // divvy run: a command in a share. Asks the daemon (starting one if none runs), puts the shim into
 // the command, and then behaves as the command would.
-#include <algorithm>
 #include <cstdio>
-#include <optional>
-#include <sstream>
 
 #include "src/cli/app.h"
 #include "src/cli/in_share.h"
+#include "src/cli/share_options.h"
 #include "src/cli/table.h"
 #include "src/cli/tenancy.h"
 #include "src/cli/verbs.h"
@@ -17,26 +15,12 @@ namespace {
 using nlohmann::json;
 
 struct RunOptions {
-  ShareRequest request;
-  std::string gpu;
-  std::optional<int> gpus;
-  std::string on_full = "fail";
+  ShareOptions share;
   Format format = Format::kText;
 };
 
-Status ReadOnFull(const std::string& text, int64_t& wait_ns) {
-  if (text == "fail") return {};
-  if (text.rfind("wait=", 0) == 0) {
-    const Result<int64_t> parsed = ParseDurationNs(text.substr(5));
-    if (!parsed.ok()) return parsed.error();
-    wait_ns = *parsed;
-    return {};
-  }
-  return Invalid("--on-full: '" + text + "' is not fail or wait=TIME, e.g. wait=30s");
-}
-
 Status Complete(RunOptions& options, const std::vector<std::string>& rest) {
-  ShareRequest& request = options.request;
+  ShareRequest& request = options.share.request;
   request.command = CommandLine();
   if (request.command.empty()) {
     if (!rest.empty() && rest.front().rfind('-', 0) == 0)
@@ -49,24 +33,7 @@ Status Complete(RunOptions& options, const std::vector<std::string>& rest) {
   }
   if (request.command.empty())
     return Invalid("say what to run: divvy run --mem 4GiB -- python train.py");
-  if (request.mem.n == 0) return Invalid("say how much memory the share has: --mem 4GiB");
-  if (request.mem_max.n != 0 && request.mem_max < request.mem)
-    return Invalid("--mem-max " + ToString(request.mem_max) + " is below --mem " +
-                   ToString(request.mem));
-  std::stringstream list(options.gpu);
-  for (std::string one; std::getline(list, one, ',');) request.gpus.push_back(one);
-  const bool gap = std::find(request.gpus.begin(), request.gpus.end(), "") != request.gpus.end();
-  if (!options.gpu.empty() && (gap || options.gpu.back() == ','))
-    return Invalid("--gpu '" + options.gpu +
-                   "': give indices or UUIDs with a comma between two, as `divvy devices` lists "
-                   "them");
-  if (options.gpus) {
-    if (!request.gpus.empty()) return Invalid("give --gpu or --gpus, not both");
-    if (*options.gpus < 1 || *options.gpus > 16)
-      return Invalid("--gpus " + std::to_string(*options.gpus) + ": give a number from 1 to 16");
-    request.gpu_count = static_cast<unsigned>(*options.gpus);
-  }
-  return ReadOnFull(options.on_full, request.on_full_wait_ns);
+  return CompleteShare(options.share);
 }
 
 // One line after a command that failed and had been refused memory: why, and what of the share was
@@ -99,10 +66,10 @@ void Run(RunOptions& options, const std::vector<std::string>& rest) {
   ErrorsAsJsonTo(options.format == Format::kJson ? stderr : nullptr);
   if (const Status complete = Complete(options, rest); !complete.ok())
     Fail(complete.error(), kRunFailed);
-  const Result<Tenancy> made = MakeTenant(options.request);
+  const Result<Tenancy> made = MakeTenant(options.share.request);
   if (!made.ok()) Fail(made.error(), kRunFailed);
   const Tenancy& tenancy = *made;
-  const InShare command(tenancy, options.request.command);
+  const InShare command(tenancy, options.share.request.command);
   const Ended ended = command.Await();
   if (options.format == Format::kJson)
     PrintJsonLine({{"name", tenancy.name},
@@ -122,7 +89,6 @@ void Run(RunOptions& options, const std::vector<std::string>& rest) {
 
 void AddRun(CLI::App& app) {
   auto options = std::make_shared<RunOptions>();
-  ShareRequest& request = options->request;
   auto* verb = app.add_subcommand(
       "run",
       "run a command in a share of a GPU\n\n"
@@ -137,30 +103,9 @@ void AddRun(CLI::App& app) {
       "  divvy run --mem 4GiB --compute 30 --class latency -- ./serve\n"
       "  divvy run --gpus 2 --mem 20g -- torchrun --nproc-per-node 2 train.py   (20 GiB on each)\n"
       "  divvy run --sim h100 --mem 2GiB -- divvy load --alloc 3GiB             (no GPU needed)");
-  AddSize(*verb, "--mem", request.mem, "memory of the share, on each of its devices (required)");
-  AddSize(*verb, "--mem-max", request.mem_max,
-          "may use up to this while nobody else was promised it");
-  AddComputeOptions(*verb, request.compute);
-  verb->add_option("--gpu", options->gpu,
-                   "which devices: indices or UUIDs, with commas (see `divvy devices`)")
-      ->type_name("I|UUID,...");
-  verb->add_option("--gpus", options->gpus, "how many devices, chosen by the daemon (default 1)")
-      ->type_name("N");
-  AddSim(*verb, request.sim);
-  verb->add_option("--name", request.name, "what `divvy ps` and `divvy set` call it")
-      ->check([](const std::string& name) {
-        const Status fits = CheckName(name);
-        return fits.ok() ? std::string() : fits.error().message;
-      })
-      ->type_name("NAME");
-  verb->add_option(
-          "--on-full", options->on_full,
-          "what an allocation beyond the share gets: fail (default), or wait=TIME for room")
-      ->type_name("fail|wait=TIME");
-  verb->add_flag(
-      "--overcommit", request.overcommit,
-      "promise more than the device has, or less than a context takes; allocations may then "
-      "fail within the share");
+  AddShareOptions(*verb, options->share);
+  AddTenantName(*verb, "--name", options->share.request.name,
+                "what `divvy ps` and `divvy set` call it");
   AddFormat(*verb, options->format)
       ->description("json: one line about the tenant on stderr at the end; stdout is CMD's");
   verb->prefix_command();

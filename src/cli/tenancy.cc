@@ -16,9 +16,9 @@ using nlohmann::json;
 json Body(const ShareRequest& request, const Delivery& delivery) {
   json body{{"mem_bytes", request.mem.n},
             {"on_full", {{"mode", request.on_full_wait_ns > 0 ? "wait" : "fail"}}},
-            {"runner_pid", ::getpid()},
             {"command", request.command},
             {"cooperative", !delivery.isolated}};
+  if (!request.lasting) body["runner_pid"] = ::getpid();
   if (!delivery.cgroup.path.empty()) body["cgroup"] = delivery.cgroup.path;
   if (request.on_full_wait_ns > 0)
     body["on_full"]["wait_ms"] = std::max<int64_t>(1, request.on_full_wait_ns / 1'000'000);
@@ -112,7 +112,7 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
     if (const Status fits = CheckName(request.name); !fits.ok()) return fits.error();
   Tenancy tenancy{MachineOf(request.sim), "", json::array(), {}};
   Delivery& delivery = tenancy.delivery;
-  delivery.isolated = CanIsolate();
+  delivery.isolated = request.lasting || CanIsolate();  // lasting: a container runtime does it
   delivery.runtime_dir = paths::RuntimeDir();
   if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
   if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
@@ -122,7 +122,7 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
       return holds.error();
   }
 
-  delivery.cgroup = MakeCgroup();
+  if (!request.lasting) delivery.cgroup = MakeCgroup();
   const Result<json> answer = Ask(tenancy.machine, Body(request, delivery));
   if (!answer.ok()) {
     RemoveCgroup(delivery.cgroup);

@@ -1,5 +1,5 @@
 // A share asked of the daemon for a command that this process is about to start: the request, the
-// answer, and how the shim will be delivered. Used by `run` and `verify`.
+// answer, and how the shim will be delivered. Used by `run`, `verify` and `share create`.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -24,6 +24,7 @@ struct ShareRequest {
   bool overcommit = false;
   ComputeOptions compute;
   std::vector<std::string> command;
+  bool lasting = false;  // lives until it is deleted, not as long as this process
 };
 
 struct Tenancy {
@@ -33,8 +34,8 @@ struct Tenancy {
   Delivery delivery;
 };
 
-// Finds or starts the daemon and makes the tenant; it lives as long as this process or one of its
-// own processes does. kNoRoom names who holds what.
+// Finds or starts the daemon and makes the tenant; if it is not a lasting one, it lives as long as
+// this process or one of its own processes does. kNoRoom names who holds what.
 Result<Tenancy> MakeTenant(const ShareRequest& request);
 
 // kInvalid when a share of `mem` could not even hold a CUDA context, which costs `context`; `where`

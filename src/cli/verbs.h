@@ -12,6 +12,8 @@ void AddEvents(CLI::App& app);
 void AddTop(CLI::App& app);
 void AddWhy(CLI::App& app);
 void AddSet(CLI::App& app);
+void AddShare(CLI::App& app);
+void AddCdi(CLI::App& app);
 void AddPause(CLI::App& app);  // pause and resume
 void AddLoad(CLI::App& app);
 void AddRecord(CLI::App& app);

@@ -1,7 +1,8 @@
 // A CUDA program that finds its driver in the way that its first argument names, takes 1 GiB, asks
 // for 3 GiB more, and prints what it got: "1GiB:0 3GiB:2" inside a share of 2 GiB.
-//   finder linked|dlopen|path FILE|dlmopen|getproc|deepbind FILE|fork MODE...|exec MODE...|bare
-//   MODE...
+//   finder linked|dlopen|hold|path FILE|dlmopen|getproc|deepbind FILE|fork MODE...|exec MODE...|
+//   bare MODE...
+// hold is dlopen, and ends only when something comes on stdin.
 // exec runs itself again with the environment as it is, bare with an empty one. Plain C, so that it
 // is as unaware as any program.
 #define _GNU_SOURCE
@@ -90,5 +91,7 @@ int main(int argc, char** argv) {
   else
     library = dlopen("libcuda.so.1", RTLD_NOW);
   if (!library) return printf("%s\n", dlerror()), 1;
-  return Try(!strcmp(mode, "getproc") ? ByGetProc : ByDlsym);
+  const int failed = Try(!strcmp(mode, "getproc") ? ByGetProc : ByDlsym);
+  if (!strcmp(mode, "hold")) getchar();
+  return failed;
 }
