@@ -8,9 +8,12 @@
 namespace divvy::arbiter {
 
 Arbiter::Arbiter(unsigned max_tenants, unsigned max_devices, const Tunables& tunables)
-    : tunables_(tunables), max_tenants_(max_tenants) {
-  devices_.reserve(max_devices);
-  for (unsigned d = 0; d < max_devices; ++d) devices_.emplace_back(max_tenants, tunables);
+    : Arbiter(max_tenants, std::vector<Tunables>(max_devices, tunables)) {}
+
+Arbiter::Arbiter(unsigned max_tenants, std::span<const Tunables> devices)
+    : max_tenants_(max_tenants) {
+  devices_.reserve(devices.size());
+  for (const Tunables& tunables : devices) devices_.emplace_back(max_tenants, tunables);
 }
 
 bool Arbiter::Known(TenantIndex tenant, DeviceIndex device) const {

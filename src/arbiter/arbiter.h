@@ -23,6 +23,8 @@ namespace divvy::arbiter {
 class Arbiter {
  public:
   Arbiter(unsigned max_tenants, unsigned max_devices, const Tunables& tunables);
+  // Each device has its own; they may differ in windows and in what the hardware does.
+  Arbiter(unsigned max_tenants, std::span<const Tunables> devices);
 
   // --- tenants; errors say what was wrong with the arguments, nothing changes then ---
   // Gives `tenant` (the caller's index, below max_tenants) a share of `device`. Errors: kInvalid
@@ -53,7 +55,7 @@ class Arbiter {
 
   SeatStats StatsOf(TenantIndex tenant, DeviceIndex device) const;
   const DeviceStats& StatsOf(DeviceIndex device) const { return devices_[device].stats(); }
-  const Tunables& tunables() const { return tunables_; }
+  const Tunables& tunables(DeviceIndex device = 0) const { return devices_[device].tunables(); }
 
  private:
   Status Check(TenantIndex tenant, DeviceIndex device, const ComputeShare& share) const;
@@ -61,7 +63,6 @@ class Arbiter {
   Elsewhere Look(TenantIndex tenant, DeviceIndex here) const;
   void MarkGang(TenantIndex tenant);
 
-  Tunables tunables_;
   unsigned max_tenants_;
   std::vector<DeviceArbiter> devices_;
 };

@@ -83,6 +83,7 @@ class DeviceArbiter {
   bool Draining(TenantIndex t) const { return holder_ == t && phase_ == Phase::kDrain && Busy(t); }
   void SetGang(TenantIndex t, bool gang) { seats_[t].gang = gang; }
 
+  const Tunables& tunables() const { return k_; }
   bool contended() const { return wanting_ > 1; }
   Gate GateOf(TenantIndex t) const { return seats_[t].gate; }
   std::span<const TenantIndex> changed() const { return changed_; }

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "src/base/bytes.h"
+#include "src/base/device_timing.h"
 #include "src/base/paths.h"
 #include "src/base/percent.h"
 #include "src/base/sim_spec.h"
@@ -59,6 +60,18 @@ TEST(SimSpec, ReadsModelCountAndDilation) {
     ASSERT_FALSE(refused.ok()) << bad;
     EXPECT_NE(refused.error().message.find(bad), std::string::npos) << bad;
   }
+}
+
+TEST(DeviceTiming, ByTheNamesThatNvmlGives) {
+  EXPECT_EQ(TimingOf("NVIDIA H100 80GB HBM3").switch_us, 60u);
+  EXPECT_EQ(TimingOf("NVIDIA A100-PCIE-40GB").switch_us, 80u);
+  EXPECT_EQ(TimingOf("NVIDIA A10").switch_us, 80u);
+  EXPECT_EQ(TimingOf("NVIDIA A10G").switch_us, 80u);
+  EXPECT_EQ(TimingOf("NVIDIA L4").switch_us, 80u);
+  EXPECT_EQ(TimingOf("Tesla T4").switch_us, 140u);
+  EXPECT_EQ(TimingOf("Tesla V100-SXM2-16GB").switch_us, 140u);
+  EXPECT_EQ(TimingOf("NVIDIA GB200").switch_us, 60u);  // not known: as the newest that is
+  EXPECT_EQ(TimingOf("").slice_us, 1024u);
 }
 
 TEST(Paths, OneFolderPerMachine) {

@@ -51,7 +51,7 @@ double DilationOf(const std::string& sim_profile) {
   return spec.ok() ? spec->dilation : 1;
 }
 
-Compute::Compute(unsigned devices, const std::string& sim_profile)
+Compute::Compute(const std::vector<DeviceTiming>& devices, const std::string& sim_profile)
     : core_(devices, DilationOf(sim_profile)) {}
 
 Status Compute::Start() {

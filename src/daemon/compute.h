@@ -25,7 +25,7 @@ double DilationOf(const std::string& sim_profile);
 
 class Compute {
  public:
-  Compute(unsigned devices, const std::string& sim_profile);
+  Compute(const std::vector<DeviceTiming>& devices, const std::string& sim_profile);
   ~Compute();  // stops the thread; gates stay as they are
   Status Start();
 

@@ -30,14 +30,26 @@ arbiter::ComputeShare ShareOf(const ComputeTerms& terms, double weight) {
   return {.weight = weight, .cap = terms.cap.fraction(), .cls = terms.cls};
 }
 
+std::vector<arbiter::Tunables> TunablesFor(const std::vector<DeviceTiming>& devices,
+                                           double dilation) {
+  std::vector<arbiter::Tunables> out;
+  for (const DeviceTiming& d : devices)
+    out.push_back(arbiter::Tunables::For(microseconds(d.slice_us), microseconds(d.switch_us))
+                      .Dilated(dilation));
+  return out;
+}
+
 bool Capped(const ComputeTerms& terms) { return terms.cap.milli < 100'000; }
 
 }  // namespace
 
 ComputeCore::ComputeCore(unsigned devices, double dilation)
+    : ComputeCore(std::vector<DeviceTiming>(devices, {.slice_us = 2000}), dilation) {}
+
+ComputeCore::ComputeCore(const std::vector<DeviceTiming>& devices, double dilation)
     : dilation_(dilation),
-      arbiter_(kMostTenants, devices, arbiter::Tunables().Dilated(dilation)),
-      devices_(devices) {
+      arbiter_(kMostTenants, TunablesFor(devices, dilation)),
+      devices_(devices.size()) {
   for (unsigned i = kMostTenants; i > 0; --i)
     free_indices_.push_back(static_cast<arbiter::TenantIndex>(i - 1));
 }
@@ -400,7 +412,7 @@ void ComputeCore::SetGates(Device& device, Nanos now) {
                   .free = device.watch == Watch::kFree,
                   .active = is_active && !seat->rearm,
                   .bell = bells && !is_active};
-    const GateSetting setting = SettingFor(in, arbiter_.tunables());
+    const GateSetting setting = SettingFor(in, arbiter_.tunables(index));
     if (setting == seat->gate->setting()) continue;
     seat->gate->Write(setting, arbiter_.StatsOf(seat->index, index).windows);
   }

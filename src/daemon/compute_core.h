@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "src/arbiter/arbiter.h"
+#include "src/base/device_timing.h"
 #include "src/daemon/compute_gate.h"
 #include "src/daemon/compute_sample.h"
 #include "src/daemon/compute_terms.h"
@@ -36,7 +37,9 @@ class ComputeCore {
   static constexpr unsigned kMostTenants = 1024;
 
   // `dilation`: how much slower than real the devices' time runs (1 for real ones).
-  ComputeCore(unsigned devices, double dilation);
+  ComputeCore(unsigned devices, double dilation);  // with slices of 2 ms, as in the model
+  // `devices`: how each takes turns between processes.
+  ComputeCore(const std::vector<DeviceTiming>& devices, double dilation);
 
   // `devices[i]` is share i of the tenant's segments. kNoRoom: more than kMostTenants.
   Status Join(uint64_t tenant, std::shared_ptr<Segments> segments,
@@ -62,6 +65,9 @@ class ComputeCore {
   Watch WatchOf(unsigned device) const { return devices_[device].watch; }
   unsigned Awake() const;
   bool empty() const { return members_.empty(); }  // no tenants
+  const arbiter::Tunables& TunablesOf(unsigned device) const {
+    return arbiter_.tunables(static_cast<arbiter::DeviceIndex>(device));
+  }
   // Looks at awake devices this much less often than the arbiter asks: a slow or busy host.
   void Stretch(double factor) { stretch_ = factor; }
   // Fills what people see of every seat that was looked at since the last call.

@@ -67,6 +67,15 @@ TEST(Terms, Dilation) {
   EXPECT_EQ(DilationOf("t4@3"), 3);
 }
 
+TEST(Core, WindowsAreLongerWhereSwitchesAreDear) {
+  const ComputeCore core(
+      {{.slice_us = 1024, .switch_us = 60}, {.slice_us = 2000, .switch_us = 140}}, 10);
+  EXPECT_EQ(core.TunablesOf(0).window_longest, milliseconds(100));
+  EXPECT_EQ(core.TunablesOf(0).slice, microseconds(10240));
+  EXPECT_EQ(core.TunablesOf(1).window_longest, milliseconds(200));
+  EXPECT_EQ(core.TunablesOf(1).switch_cost, microseconds(1400));
+}
+
 TEST(Gate, Settings) {
   const arbiter::Tunables k;
   const auto bits = [&](const GateInputs& in) { return SettingFor(in, k).bits; };
@@ -681,7 +690,7 @@ TEST(Bell, WakesItsListener) {
 // The page is its tenants' to write, and futex waiters on it can be moved to a futex of theirs. The
 // thread finds its own changes, and its end, all the same; a hang here is the test's time limit.
 TEST(Bell, ATenantCannotPutTheArbiterToSleep) {
-  Compute compute(1, "");
+  Compute compute(std::vector<DeviceTiming>(1), "");
   ASSERT_TRUE(compute.Start().ok());
   void* page =
       ::mmap(nullptr, region::kBellBytes, PROT_READ | PROT_WRITE, MAP_SHARED, compute.bell_fd(), 0);

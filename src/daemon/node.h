@@ -46,6 +46,8 @@ struct NodeOptions {
   bool overcommit = false;
   AuditAction audit = AuditAction::kWarn;
   bool deny_on_fault = false;
+  // How the devices take turns between processes, where it was measured; 0 = by their names.
+  uint32_t slice_us = 0, switch_us = 0;
   bool private_daemon = false;  // the CLI's own: it may start the next one, too
 };
 

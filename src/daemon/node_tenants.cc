@@ -39,6 +39,18 @@ const char* ToString(AuditAction action) {
   return "?";
 }
 
+namespace {
+std::vector<DeviceTiming> TimingsOf(const device::Source& source, const NodeOptions& options) {
+  std::vector<DeviceTiming> out;
+  for (const device::Info& info : source.devices()) {
+    out.push_back(TimingOf(info.name));
+    if (options.slice_us != 0) out.back().slice_us = options.slice_us;
+    if (options.switch_us != 0) out.back().switch_us = options.switch_us;
+  }
+  return out;
+}
+}  // namespace
+
 Node::Node(NodeOptions options, device::Source& source, Loop& loop, Events& events,
            std::function<void(bool)> on_change)
     : options_(std::move(options)),
@@ -50,7 +62,7 @@ Node::Node(NodeOptions options, device::Source& source, Loop& loop, Events& even
       generation_(static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch() /
                                         std::chrono::nanoseconds(1))),
       started_ns_(MonotonicNs()),
-      compute_(static_cast<unsigned>(source.devices().size()), options_.sim_profile),
+      compute_(TimingsOf(source, options_), options_.sim_profile),
       spare_fd_(::open("/dev/null", O_RDONLY | O_CLOEXEC)),
       devices_(source.devices().size()) {}
 

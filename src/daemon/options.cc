@@ -52,6 +52,14 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
          "journald's socket for events; none; auto: /run/systemd/journal/socket where there "
          "is one, and no simulated machine (auto)")
       ->type_name("SOCKET");
+  constexpr uint32_t kLongestUs = 1'000'000;
+  app.add_option("--slice-us", out.node.slice_us,
+                 "the devices' time slice, as `divvy verify hardware` measured it (by their names)")
+      ->check(CLI::Range(uint32_t{1}, kLongestUs).description(""))
+      ->type_name("US");
+  app.add_option("--switch-us", out.node.switch_us, "... and the cost of a switch")
+      ->check(CLI::Range(uint32_t{1}, kLongestUs).description(""))
+      ->type_name("US");
   std::string audit = "warn", on_fault = "open";
   app.add_option("--audit", audit, "what a finding leads to: warn, gate, kill (warn)")
       ->check(CLI::IsMember({"warn", "gate", "kill"}).description(""))

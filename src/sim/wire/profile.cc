@@ -3,6 +3,8 @@
 
 #include <iterator>
 
+#include "src/base/device_timing.h"
+
 namespace divvy::sim {
 namespace {
 
@@ -108,6 +110,17 @@ static_assert([] {
     if (!known) return false;
   }
   return std::size(kSimModels) == std::size(kProfiles);
+}());
+
+// divvyd takes the models for what their names say.
+static_assert([] {
+  for (const Profile& p : kProfiles) {
+    const DeviceTiming timing = TimingOf(p.name);
+    if (timing.switch_us * 1000 != p.switch_ns) return false;
+    if (timing.slice_us * 1000 * 19 > p.slice_ns * 20 || p.slice_ns > timing.slice_us * 1000)
+      return false;
+  }
+  return true;
 }());
 
 const Profile* FindProfile(std::string_view key) {
