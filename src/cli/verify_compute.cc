@@ -116,7 +116,7 @@ void AddVerifyCompute(CLI::App& verify) {
       "run the standard mixes of tenants and measure who gets what\n\n"
       "Each case runs three times with real shares, once without Divvy, and each of its programs\n"
       "once alone. With --sim on machines of its own, four runs at once on four devices, every\n"
-      "duration ten times as long (thirty times for tenants of several devices), so that the "
+      "duration ten times as long (thirty times where one takes turns on devices), so that the "
       "host's\n"
       "jitter does not show.\n\n"
       "  divvy verify compute --sim h100\n"

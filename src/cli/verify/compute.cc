@@ -25,7 +25,8 @@ using nlohmann::json;
 constexpr unsigned kRepeats = 3;
 constexpr unsigned kLanes = 4;             // simulated devices at work at once: repeats, and native
 constexpr uint32_t kDefaultDilation = 10;  // two noisy cores: their jitter is a tenth of itself
-// Who works on several devices by turns loses whatever the host is late each time.
+// Who works on several devices by turns loses whatever the host is late each time. For the others
+// this would leave too few windows in the measured time.
 constexpr uint32_t kTurnsDilation = 30;
 constexpr double kWindowUs = 10'000;  // of the arbiter, the longest
 
@@ -272,7 +273,9 @@ Result<ComputeReport> VerifyCompute(
   Verifier verifier(setup), turns_verifier(turns_setup);
   const bool chooses = !options.sim.empty() && options.sim.find('@') == std::string::npos;
   for (const Case* c : options.cases) {
-    const bool turns = chooses && c->devices > 1;
+    const bool turns = chooses && std::any_of(c->tenants.begin(), c->tenants.end(), [](auto& t) {
+                         return std::string(t.several) == "alternate";
+                       });
     if (turns && !turns_setup.holder)
       if (const Status s = Prepare(options, kTurnsDilation, turns_setup); !s.ok()) return s.error();
     (turns ? turns_setup : setup).Enter();
