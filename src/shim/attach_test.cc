@@ -207,7 +207,7 @@ TEST_F(AttachTest, ALaunchDoesNotWaitForAStoppedDaemon) {
   EXPECT_TRUE(g_process.pending.connection.sent);
   EXPECT_EQ(g_process.pending.said.held[0].units, 10 * kMiB / region::kUnitBytes);
   // Under the earlier grant, after the hello was sent.
-  ASSERT_EQ(hook_cuMemAllocManaged(&q, 3 * kMiB, 1), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuMemAllocManaged(&q, 4 * kMiB, 1), CUDA_SUCCESS);
   ASSERT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
   daemon.GoOn();
   while (CurrentSession() == first) {
@@ -217,9 +217,9 @@ TEST_F(AttachTest, ALaunchDoesNotWaitForAStoppedDaemon) {
   EXPECT_EQ(daemon.hellos(), 2u);
   EXPECT_EQ(CurrentSession()->generation, 2u);
   EXPECT_FALSE(g_process.pending.connection.sent);
-  EXPECT_EQ(daemon.BookBytes(), 3 * kMiB);
+  EXPECT_EQ(daemon.BookBytes(), 4 * kMiB);
   const region::SlotDevice& account = daemon.usage().slot[1].device[0];
-  EXPECT_EQ(account.charged_units, 3 * kMiB / region::kUnitBytes);
+  EXPECT_EQ(account.charged_units, 4 * kMiB / region::kUnitBytes);
   EXPECT_EQ(account.kind_units[static_cast<unsigned>(Kind::kLinear)], 0u);
   EXPECT_EQ(account.kind_units[static_cast<unsigned>(Kind::kManaged)], account.charged_units);
   EXPECT_EQ(hook_cuMemFree_v2(q), CUDA_SUCCESS);

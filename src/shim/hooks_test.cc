@@ -62,10 +62,26 @@ struct HooksTest : ::testing::Test {
 TEST_F(HooksTest, ChargesAndCreditsLinearMemory) {
   CUdeviceptr p;
   ASSERT_EQ(hook_cuMemAlloc_v2(&p, 10 * kMiB + 1), CUDA_SUCCESS);
-  EXPECT_EQ(Charged(), 10 * kMiB + 512);
+  EXPECT_EQ(Charged(), 12 * kMiB) << "whole blocks of the driver";
   EXPECT_EQ(ChargedAs(Kind::kLinear), Charged());
   ASSERT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
   EXPECT_EQ(Charged(), 0u);
+}
+
+TEST_F(HooksTest, APieceIsChargedWhatItKeepsFromOthers) {
+  CUdeviceptr p;
+  for (const auto& [bytes, charged] : {std::pair<size_t, size_t>{1, 512},
+                                       {64 << 10, 64 << 10},
+                                       {600 << 10, 683 << 10},  // three in a block
+                                       {kMiB, kMiB},
+                                       {kMiB + 1, 2 * kMiB},
+                                       {2 * kMiB, 2 * kMiB},
+                                       {2 * kMiB + 1, 4 * kMiB}}) {
+    ASSERT_EQ(hook_cuMemAlloc_v2(&p, bytes), CUDA_SUCCESS);
+    EXPECT_EQ(Charged(), charged) << bytes;
+    ASSERT_EQ(hook_cuMemFree_v2(p), CUDA_SUCCESS);
+    EXPECT_EQ(Charged(), 0u);
+  }
 }
 
 TEST_F(HooksTest, RefusesBeyondTheShareWithTheDriversCodeAndOneEvent) {
@@ -76,7 +92,7 @@ TEST_F(HooksTest, RefusesBeyondTheShareWithTheDriversCodeAndOneEvent) {
   ASSERT_EQ(daemon.Events().size(), 1u);
   const region::UsageEvent& e = *daemon.Events()[0];
   EXPECT_EQ(e.cause, static_cast<uint16_t>(EventCause::kOutOfShare));
-  EXPECT_EQ(e.bytes, 257 * kMiB);
+  EXPECT_EQ(e.bytes, 258 * kMiB);
   EXPECT_EQ(e.limit, 256 * kMiB);
   EXPECT_EQ(e.symbol, static_cast<uint32_t>(DriverSymbol::cuMemAlloc_v2));
 }
@@ -176,7 +192,7 @@ TEST_F(HooksTest, APitchThatDoesNotFitIsUndone) {
 TEST_F(HooksTest, ManagedMemoryCountsInFull) {
   CUdeviceptr p;
   ASSERT_EQ(hook_cuMemAllocManaged(&p, 5 * kMiB, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
-  EXPECT_EQ(ChargedAs(Kind::kManaged), 5 * kMiB);
+  EXPECT_EQ(ChargedAs(Kind::kManaged), 6 * kMiB);
   hook_cuMemFree_v2(p);
   EXPECT_EQ(Charged(), 0u);
 }

@@ -92,7 +92,7 @@ class Memory(harness.DivvyTest):
                 self.assertGreater(row["granted_bytes"], 0)
                 self.assertGreater(row["refused_at_bytes"], row["granted_bytes"])
                 self.assertGreaterEqual(row["again_bytes"] + (2 << 20), row["granted_bytes"])
-        self.assertEqual(len(out["rows"]), 16)
+        self.assertEqual(len(out["rows"]), 17)
         self.assertEqual(done.returncode, 0)
 
     def test_verify_can_fail(self):

@@ -1,7 +1,8 @@
-// CUDA arrays and mipmapped arrays: charged by the size their descriptor implies. What the driver
-// pads beyond that shows as overhead. Sparse and deferred arrays take no memory of their own: what
+// CUDA arrays and mipmapped arrays: charged by the size their descriptor implies, in whole blocks.
+// What the driver pads beyond that shows as overhead. Sparse and deferred arrays take no memory of their own: what
 // is mapped into them was charged as physical memory.
 #include "src/shim/array_size.h"
+#include "src/shim/footprint.h"
 #include "src/shim/hooks/hook.h"
 #include "src/shim/physical.h"
 
@@ -14,7 +15,7 @@ CUresult TakeArray(DriverSymbol symbol, Family family, uint64_t bytes, Handle* o
   if (out == nullptr || bytes == 0) return take();
   const Here here = CurrentPlace();
   if (here.device < 0) return ForeignContext(here) ? CUDA_ERROR_INVALID_CONTEXT : take();
-  return TakeCharged(here, family, Kind::kArray, region::UnitsOf(bytes), symbol, take,
+  return TakeCharged(here, family, Kind::kArray, FootprintOf(bytes), symbol, take,
                      [out] { return reinterpret_cast<uint64_t>(*out); });
 }
 

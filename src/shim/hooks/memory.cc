@@ -1,5 +1,6 @@
 // Linear memory: cuMemAlloc, pitched, managed, and every way to free a device pointer. Charged
 // before the driver is asked, remembered by pointer, credited when it is freed.
+#include "src/shim/footprint.h"
 #include "src/shim/hooks/hook.h"
 #include "src/shim/physical.h"
 #include "src/shim/pools.h"
@@ -15,7 +16,8 @@ CUresult TakeLinear(DriverSymbol symbol, Kind kind, uint64_t bytes, Pointer* out
   if (out == nullptr || bytes == 0) return take();  // the driver says what is wrong
   const Here here = CurrentPlace();
   if (here.device < 0) return ForeignContext(here) ? CUDA_ERROR_INVALID_CONTEXT : take();
-  return TakeCharged(here, Family::kPointer, kind, region::UnitsOf(bytes), symbol, take,
+  // Managed memory comes to the device by what is touched: at most its size, to whole blocks.
+  return TakeCharged(here, Family::kPointer, kind, FootprintOf(bytes), symbol, take,
                      [out] { return static_cast<uint64_t>(*out); });
 }
 
@@ -34,13 +36,13 @@ CUresult TakePitched(DriverSymbol symbol, Pointer* out, Size* pitch_out, uint64_
   Pointer pointer = 0;
   Size pitch = 0;
   const CUresult r = TakeCharged(
-      here, Family::kPointer, Kind::kLinear, region::UnitsOf(bytes), symbol,
+      here, Family::kPointer, Kind::kLinear, FootprintOf(bytes), symbol,
       [&] { return take(&pointer, &pitch); }, [&] { return static_cast<uint64_t>(pointer); });
   if (r != CUDA_SUCCESS) return r;
-  const uint64_t really = region::UnitsOf(static_cast<uint64_t>(pitch) * height);
-  if (really > region::UnitsOf(bytes)) {
+  const uint64_t really = FootprintOf(static_cast<uint64_t>(pitch) * height);
+  if (really > FootprintOf(bytes)) {
     // The driver's rows are longer than expected: the rest is charged now, or all is undone.
-    const uint64_t more = really - region::UnitsOf(bytes);
+    const uint64_t more = really - FootprintOf(bytes);
     if (const Verdict v = Charge(device, more, Kind::kLinear, symbol); v != Verdict::kGranted) {
       const RelaxedCapture relaxed;
       GiveBack(Family::kPointer, pointer, [&] { return g_driver.cuMemFree_v2(pointer); });

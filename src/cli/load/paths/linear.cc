@@ -1,10 +1,13 @@
-// Linear memory: plain, pitched, managed.
+// Linear memory: plain, in odd sizes, pitched, managed.
 #include "src/cli/load/paths/paths.h"
 
 namespace divvy::cli {
 namespace {
 
-enum class Form { kPlain, kPitched, kManaged };
+enum class Form { kPlain, kOdd, kPitched, kManaged };
+
+// Of a little more than a block, two are taken.
+constexpr uint64_t kOddSize = (2 << 20) + 1, kOddTakes = 4 << 20;
 
 class Linear : public MemoryPath {
  public:
@@ -16,6 +19,13 @@ class Linear : public MemoryPath {
       case Form::kPlain:
         DIVVY_CU_TAKE(driver_, amount, cuMemAlloc_v2, &at, amount.n);
         break;
+      case Form::kOdd:
+        // Pieces that fill no block of the driver: each keeps more from others than its size.
+        for (uint64_t left = amount.n; left != 0; left -= kOddTakes) {
+          DIVVY_CU_TAKE(driver_, amount, cuMemAlloc_v2, &at, kOddSize);
+          held_.push_back(at);
+        }
+        return {};
       case Form::kPitched: {
         // Rows of 1 MiB need no padding, so that what is asked for is what is taken.
         constexpr size_t kRow = 1 << 20;
@@ -41,6 +51,8 @@ class Linear : public MemoryPath {
     return {};
   }
 
+  Bytes Unit() const override { return form_ == Form::kOdd ? Bytes{kOddTakes} : 2_MiB; }
+  Bytes Multiple() const override { return form_ == Form::kOdd ? Bytes{kOddTakes} : 1_B; }
   CUdeviceptr Last() const override { return held_.empty() ? 0 : held_.back(); }
 
  private:
@@ -53,6 +65,9 @@ class Linear : public MemoryPath {
 
 std::unique_ptr<MemoryPath> LinearPath(Driver driver) {
   return std::make_unique<Linear>(driver, Form::kPlain);
+}
+std::unique_ptr<MemoryPath> OddPath(Driver driver) {
+  return std::make_unique<Linear>(driver, Form::kOdd);
 }
 std::unique_ptr<MemoryPath> PitchPath(Driver driver) {
   return std::make_unique<Linear>(driver, Form::kPitched);

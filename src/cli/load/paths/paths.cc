@@ -6,6 +6,7 @@ namespace divvy::cli {
 const std::vector<PathInfo>& MemoryPaths() {
   static const auto& paths = *new std::vector<PathInfo>{
       {"linear", "cuMemAlloc", LinearPath},
+      {"linear-odd", "cuMemAlloc of 2 MiB and a byte, each of which takes 4 MiB", OddPath},
       {"pitch", "cuMemAllocPitch", PitchPath},
       {"managed", "cuMemAllocManaged", ManagedPath},
       {"array", "cuArrayCreate", ArrayPath},

@@ -9,6 +9,7 @@ namespace divvy::cli {
 
 // linear.cc
 std::unique_ptr<MemoryPath> LinearPath(Driver driver);
+std::unique_ptr<MemoryPath> OddPath(Driver driver);
 std::unique_ptr<MemoryPath> PitchPath(Driver driver);
 std::unique_ptr<MemoryPath> ManagedPath(Driver driver);
 // array.cc
