@@ -1,6 +1,6 @@
 // CUDA arrays and mipmapped arrays: charged by the size their descriptor implies, in whole blocks.
-// What the driver pads beyond that shows as overhead. Sparse and deferred arrays take no memory of their own: what
-// is mapped into them was charged as physical memory.
+// What the driver pads beyond that shows as overhead. Sparse and deferred arrays take no memory of
+// their own: what is mapped into them was charged as physical memory.
 #include "src/shim/array_size.h"
 #include "src/shim/footprint.h"
 #include "src/shim/hooks/hook.h"
