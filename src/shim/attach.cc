@@ -24,6 +24,7 @@ constexpr uint64_t kDeadAfterNs = 1000000000;  // a heart that has not beaten fo
 constexpr unsigned kFirstHelloMs = 5000;       // many processes may be starting together
 constexpr unsigned kAgainHelloMs = 100;        // in the middle of an allocation
 constexpr unsigned kRestartMs = 3000;          // for a daemon that died to be followed by another
+constexpr uint64_t kMs = 1000000;
 constexpr uint64_t kBackOffNs = 250000000;
 constexpr uint64_t kBackOffMaxNs = 8000000000;
 constexpr uint64_t kFirstLookNs = 1000000;  // for an answer that was not there at once
@@ -175,30 +176,55 @@ bool MakeHello(wire::Hello* hello) noexcept {
   return true;
 }
 
-// Says hello, or looks for the answer to the one that was said. 0: joined, or the daemon is the one
-// we know. EINPROGRESS: no answer within `timeout_ms`, it may still come. Under attach_lock.
-int Join(unsigned timeout_ms) noexcept {
-  const NoCancellation until_done;
+// A connection that ended without an answer: the daemon died over it.
+bool HungUp(int error) noexcept { return error == ECONNRESET || error == EPIPE; }
+
+// Says hello, or looks for the answer to the one that was said, and takes it. Under attach_lock.
+int AskOnce(bool joined_before, unsigned timeout_ms, unsigned refused_ms, Welcomed* out) noexcept {
   PendingHello& pending = g_process.pending;
-  Session* old = g_process.session.load(std::memory_order_relaxed);
   if (!pending.connection.sent) {
     if (!MakeHello(&pending.said)) return ETIMEDOUT;
-    // Once in a process's life: who holds memory already goes on under its last limits.
-    const unsigned refused_ms = old == nullptr && g_process.attach_failures == 0 ? kRestartMs : 0;
     if (const int error =
             SendHello(TenantSocket(), pending.said, timeout_ms, refused_ms, &pending.connection))
       return error;
     pending.since_ns = MonotonicNs(CLOCK_MONOTONIC_COARSE);
     pending.looks = 0;
-  } else if (old != nullptr) {
+  } else if (joined_before) {
     timeout_ms = 0;  // waited for once
   }
-  Welcomed welcomed;
-  int error = TakeWelcome(&pending.connection, pending.said, timeout_ms, &welcomed);
+  const int error = TakeWelcome(&pending.connection, pending.said, timeout_ms, out);
   if (error == ETIMEDOUT) {
     if (MonotonicNs(CLOCK_MONOTONIC_COARSE) - pending.since_ns < kForgetHelloNs) return EINPROGRESS;
     DropHello(&pending.connection);
   }
+  return error;
+}
+
+// The same, and once in a process's life again while the daemon's successor may be starting,
+// whether it died before the connection was made or with it. Who holds memory already goes on under
+// its last limits and never waits here; what a living daemon says, a refusal too, is final.
+int Ask(bool joined_before, unsigned timeout_ms, Welcomed* out) noexcept {
+  const bool patient = !joined_before && g_process.attach_failures == 0;
+  int error = AskOnce(joined_before, timeout_ms, patient ? kRestartMs : 0, out);
+  if (!patient || !HungUp(error)) return error;
+  const uint64_t end_ns = MonotonicNs(CLOCK_MONOTONIC_COARSE) + kRestartMs * kMs;
+  for (unsigned pause_us = 1000; HungUp(error); pause_us *= pause_us < 50000 ? 2 : 1) {
+    usleep(pause_us);
+    const uint64_t now_ns = MonotonicNs(CLOCK_MONOTONIC_COARSE);
+    if (now_ns >= end_ns) break;
+    error = AskOnce(false, timeout_ms, static_cast<unsigned>((end_ns - now_ns) / kMs), out);
+  }
+  return error;
+}
+
+// 0: joined, or the daemon is the one we know. EINPROGRESS: no answer within `timeout_ms`, it may
+// still come. Under attach_lock.
+int Join(unsigned timeout_ms) noexcept {
+  const NoCancellation until_done;
+  const PendingHello& pending = g_process.pending;
+  Session* old = g_process.session.load(std::memory_order_relaxed);
+  Welcomed welcomed;
+  const int error = Ask(old != nullptr, timeout_ms, &welcomed);
   if (error != 0 || welcomed.same_generation) return error;
   // Nobody is changing a book while the session changes.
   if (!g_process.books.Lock()) {
@@ -270,8 +296,8 @@ Standing StandingSlow() noexcept {
 
 Standing AttachNow() noexcept {
   if (ForkedWithoutWipe()) memset(static_cast<void*>(&g_process), 0, sizeof(g_process));
-  const Standing s = StandingSlow();
-  return s == Standing::kNotReady ? FirstAttach() : s;
+  return g_process.standing.load(std::memory_order_acquire) == Standing::kNotReady ? FirstAttach()
+                                                                                   : StandingSlow();
 }
 
 Session* FreshSession(Wait wait) noexcept {

@@ -75,8 +75,30 @@ TEST_F(AttachTest, ARefusedTenantGetsNoGpuUntilItIsLetIn) {
   daemon.Refuse(EPERM);
   FreshProcess(daemon.socket());
   EXPECT_EQ(hook_cuInit(0), CUDA_ERROR_SYSTEM_NOT_READY);
+  EXPECT_EQ(daemon.hellos(), 1u);  // a living daemon's word is final
   daemon.Refuse(0);
   EXPECT_EQ(hook_cuInit(0), CUDA_SUCCESS);
+}
+
+TEST_F(AttachTest, ANewProcessWhoseDaemonDiesOverItsHelloWaitsForTheNext) {
+  FakeDaemon daemon({FakeShare{}});
+  daemon.HangUp(3);
+  FreshProcess(daemon.socket());
+  EXPECT_EQ(hook_cuInit(0), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.hellos(), 4u);
+  EXPECT_EQ(Now(), Standing::kActive);
+}
+
+TEST_F(AttachTest, AProcessThatWasLetInDoesNotWaitForTheNextDaemon) {
+  FakeDaemon daemon({FakeShare{}});
+  FreshProcess(daemon.socket());
+  testing::MakeCurrentContext();
+  daemon.Restart(2);
+  daemon.HangUp(3);
+  CUdeviceptr p;
+  EXPECT_EQ(hook_cuMemAlloc_v2(&p, kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(daemon.hellos(), 2u);  // said once, not waited for
+  EXPECT_EQ(CurrentSession()->generation, 1u);
 }
 
 TEST_F(AttachTest, TheEnvironmentAtTheStartCounts) {

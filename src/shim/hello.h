@@ -32,7 +32,8 @@ struct SentHello {
 int SendHello(const char* socket_path, const wire::Hello& hello, unsigned timeout_ms,
               unsigned refused_ms, SentHello* out) noexcept;
 // Waits for the answer for at most `timeout_ms` and maps what it brings. 0, ETIMEDOUT (none yet:
-// ask again), EPROTO (an answer that is none), EBADF (the connection is gone) or the code of a
+// ask again), EPROTO (an answer that is none), EBADF (the descriptor is
+// another's), ECONNRESET (the daemon hung up: it died) or the code of a
 // Refused message; `*sent` is cleared but for ETIMEDOUT.
 int TakeWelcome(SentHello* sent, const wire::Hello& hello, unsigned timeout_ms,
                 Welcomed* out) noexcept;

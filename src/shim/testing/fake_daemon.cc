@@ -145,6 +145,12 @@ void FakeDaemon::Answer(int connection) {
   if (recv(connection, &hello, sizeof(hello), 0) != sizeof(hello)) return;
   last_hello_ = hello;
   ++hellos_;
+  if (hang_up_ > 0) {
+    --hang_up_;
+    connections_.pop_back();
+    close(connection);
+    return;
+  }
   if (refuse_ != 0) {
     wire::Refused refused{};
     refused.header = {wire::kMagic, wire::Type::kRefused, sizeof(refused)};

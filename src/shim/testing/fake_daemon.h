@@ -49,6 +49,8 @@ class FakeDaemon {
     return last_hello_;
   }
   void Refuse(uint32_t code) { refuse_ = code; }
+  // As one that dies over the next `count` hellos: they are read and not answered.
+  void HangUp(unsigned count) { hang_up_ = count; }
   void Beat();  // its heart beats, from now on
   void Die();   // closes the socket; the segments stay
   // Another daemon on the same path with another generation; what the shim held is booked again.
@@ -81,6 +83,7 @@ class FakeDaemon {
   bool stopped_ = false;
   std::atomic<unsigned> hellos_{0};
   std::atomic<uint32_t> refuse_{0};
+  std::atomic<unsigned> hang_up_{0};
   wire::Hello last_hello_{};
   std::thread thread_;
 };
