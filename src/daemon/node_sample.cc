@@ -318,6 +318,7 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet, const Books
   Overhead::Sample sample{
       .gap_bytes = attached - charged,
       .ceiling_bytes = with_context * static_cast<int64_t>(learned_.Ceiling(key).n) - contexts,
+      .import_bytes = static_cast<int64_t>(KindBytes(tenant, share_index, region::Kind::kImport)),
       .floor_bytes = -contexts + contexts / 8,
       .quiet = quiet,
       .comparable = comparable};

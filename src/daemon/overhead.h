@@ -2,7 +2,9 @@
 // modules, the driver's own rounding. Measured as NVML's figure minus the charges.
 //
 // Pure: time comes with each sample. The rule: a sample counts only when nothing was charged or
-// credited around it (the caller says so: `quiet`); the figure rises at once, falls by a quarter of
+// credited around it (the caller says so: `quiet`); a charge for imported
+// memory that NVML does not show is no over-charge, because that memory outlives its exporter's
+// charge; the figure rises at once, falls by a quarter of
 // the way per sample that is `comparable`, and is never more than `ceiling`. What lies beyond the
 // ceiling in two quiet samples running is a finding, not overhead.
 #pragma once
@@ -16,7 +18,9 @@ class Overhead {
   struct Sample {
     int64_t gap_bytes = 0;      // NVML's sum - charges; negative when contexts were over-charged
     int64_t ceiling_bytes = 0;  // what contexts may explain
-    int64_t floor_bytes = 0;    // <= 0: what over-charged contexts may explain
+    int64_t import_bytes =
+        0;  // charged for imports: NVML may show such memory with its exporter only
+    int64_t floor_bytes = 0;  // <= 0: what over-charged contexts may explain
     bool quiet = false;
     // All that was charged had been taken, and nothing was being given back: memory that is charged
     // and not yet taken looks like a charge that was too high.

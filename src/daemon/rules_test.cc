@@ -175,6 +175,29 @@ TEST(Overhead, DeductsForContextsOnlyWhileTheyAreCharged) {
   EXPECT_EQ(o.bytes(), 0);
 }
 
+// Imported memory is charged to its importer too, and once its exporter has freed it to nobody
+// else: what NVML does not show of it is no room.
+TEST(Overhead, DeductsNothingForImportedMemory) {
+  Overhead o;
+  const auto add = [&](int64_t gap, int64_t imports) {
+    for (int i = 0; i < 40; ++i)
+      o.Add({.gap_bytes = gap * kMiB,
+             .ceiling_bytes = 640 * kMiB,
+             .import_bytes = imports * kMiB,
+             .floor_bytes = -896 * kMiB,
+             .quiet = true,
+             .comparable = true});
+  };
+  add(-512, 512);
+  EXPECT_EQ(o.bytes(), 0);
+  add(-540, 512);  // and contexts were charged too high
+  EXPECT_EQ(o.bytes(), -28 * kMiB);
+  add(-28, 512);  // shown with its importer as well
+  EXPECT_EQ(o.bytes(), 0);
+  add(-28, 0);
+  EXPECT_EQ(o.bytes(), -28 * kMiB);
+}
+
 TEST(Learned, OneTenantCannotMoveItFar) {
   Learned l;
   const std::string key = Learned::Key("H100", "580", "");

@@ -19,8 +19,9 @@ uint64_t KindBytes(const Session& s, unsigned d, Kind kind) noexcept {
 }
 
 // What may be charged in all: the limit less what the driver takes above the charges. A negative
-// overhead (the learned figure of a context was too high, shared memory was charged twice) gives
-// back at most what this process was charged for such things.
+// overhead (the learned figure of a context was too high) gives back at most what this process was
+// charged for its contexts. What was charged for imported memory is never given back, though its
+// exporter may have been charged for it too: the exporter can free it at any moment.
 uint64_t ChargeableBytes(const Session& s, unsigned d) noexcept {
   const region::PolicyDevice& p = s.policy->device[d];
   const uint64_t limit = p.limit_bytes.load(std::memory_order_relaxed);
@@ -30,7 +31,7 @@ uint64_t ChargeableBytes(const Session& s, unsigned d) noexcept {
     return o < limit ? limit - o : 0;
   }
   const uint64_t back = static_cast<uint64_t>(-(overhead + 1)) + 1;
-  const uint64_t most = KindBytes(s, d, Kind::kContext) + KindBytes(s, d, Kind::kImport);
+  const uint64_t most = KindBytes(s, d, Kind::kContext);
   return limit + (back < most ? back : most);
 }
 

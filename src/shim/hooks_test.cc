@@ -230,6 +230,17 @@ TEST_F(HooksTest, NegativeOverheadGivesBackNoMoreThanWasChargedForContexts) {
   EXPECT_EQ(hook_cuMemAlloc_v2(&p, 257 * kMiB), CUDA_ERROR_OUT_OF_MEMORY);
 }
 
+TEST_F(HooksTest, NegativeOverheadGivesBackNothingForImports) {
+  CUipcMemHandle handle{};
+  const uint64_t bytes = 30 * kMiB;
+  memcpy(handle.reserved, &bytes, sizeof(bytes));
+  CUdeviceptr p;
+  ASSERT_EQ(hook_cuIpcOpenMemHandle_v2(&p, handle, 1), CUDA_SUCCESS);
+  daemon.policy().device[0].overhead_bytes = -30 * static_cast<int64_t>(kMiB);
+  EXPECT_EQ(hook_cuMemAlloc_v2(&p, 228 * kMiB), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(hook_cuMemAlloc_v2(&p, 226 * kMiB), CUDA_SUCCESS);
+}
+
 TEST_F(HooksTest, LoweringTheLimitRefusesAndCorruptsNothing) {
   CUdeviceptr p, q;
   ASSERT_EQ(hook_cuMemAlloc_v2(&p, 200 * kMiB), CUDA_SUCCESS);

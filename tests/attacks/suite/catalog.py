@@ -65,6 +65,7 @@ ATTACKS = [
     one("graph-launch", "graphs", "once"),
     one("graph-clone", "graphs", "clone"),
     one("ipc-import", "ipc"),
+    one("ipc-import-measured", "ipc", "measured", mem=2560),
     one("managed-prefetch", "managed"),
     one("contexts-many", "contexts", "many"),
     one("context-heap", "contexts", "heap"),

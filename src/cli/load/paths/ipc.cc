@@ -1,5 +1,5 @@
 // Memory of another process: a helper (this program again, `divvy load --export-ipc`) allocates and
-// hands out IPC handles, this process opens them. Counted once for the tenant of both.
+// hands out IPC handles, this process opens them. Charged to both, so a share has room for half.
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>

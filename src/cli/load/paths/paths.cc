@@ -19,7 +19,8 @@ const std::vector<PathInfo>& MemoryPaths() {
       {"pool", "cuMemAllocAsync from the device's pool", PoolPath},
       {"userpool", "cuMemAllocFromPoolAsync from a pool of its own", UserPoolPath},
       {"graph", "memory allocation nodes of graphs", GraphPath},
-      {"ipc", "cuMemAlloc in another process, opened by cuIpcOpenMemHandle", IpcPath},
+      {"ipc", "cuMemAlloc in another process, opened by cuIpcOpenMemHandle: charged to both",
+       IpcPath},
       {"module", "a variable in a loaded module", ModulePath},
       {"context", "cuCtxCreate", ContextPath, false},
   };
