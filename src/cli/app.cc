@@ -45,9 +45,9 @@ int StatusOf(const Error& error) {
     case ErrorCode::kNotFound:
     case ErrorCode::kUnavailable:
     case ErrorCode::kEnding:
+    case ErrorCode::kDenied:
       return kNotThere;
     case ErrorCode::kExists:
-    case ErrorCode::kDenied:
     case ErrorCode::kIo:
     case ErrorCode::kInternal:
       break;

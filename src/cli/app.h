@@ -22,7 +22,7 @@ enum ExitStatus : int {
   kFailed = 1,       // something broke; the message says what
   kBadInput = 2,     // the command line is wrong
   kRefused = 3,      // not enough memory: no room for the share, or an allocation was refused
-  kNotThere = 4,     // no such tenant or device, no daemon, no driver
+  kNotThere = 4,     // no such tenant or device, no daemon, no driver, not this user's
   kRunFailed = 125,  // divvy run: Divvy itself failed, CMD was not started
   kCannotRun = 126,  // divvy run: CMD was found but could not be started
   kNoCommand = 127,  // divvy run: CMD was not found

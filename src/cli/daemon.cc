@@ -19,6 +19,7 @@ struct DaemonOptions {
 };
 
 void Stop(const DaemonOptions& options) {
+  OrFail(CheckFolder(options.sim));
   std::vector<Machine> machines = RunningMachines();
   if (!options.all)
     std::erase_if(machines,
@@ -38,18 +39,27 @@ void Stop(const DaemonOptions& options) {
 }
 
 void ShowStatus(const DaemonOptions& options) {
+  OrFail(CheckFolder(options.sim));
   json all = json::array();
+  std::vector<Error> lost;  // those that run, but do not answer
   for (const Machine& machine : RunningMachines(options.sim)) {
     auto status = machine.api.Get("/v1/status");
-    if (!status.ok()) continue;
+    if (!status.ok()) {
+      if (machine.api.Alive()) lost.push_back(status.error());
+      continue;
+    }
     (*status)["machine"] = machine.Name();
     all.push_back(std::move(*status));
   }
   if (options.format == Format::kJson) {
-    PrintJson(json{{"daemons", all}});
+    json answer{{"daemons", all}};
+    if (!lost.empty()) answer["error"] = ErrorJson(lost.front());
+    PrintJson(answer);
+    if (!lost.empty()) Fail(lost.front());
     return;
   }
   if (all.empty()) {
+    if (!lost.empty()) Fail(lost.front());
     std::printf("no daemon runs; `divvy run` starts one when it needs it\n");
     return;
   }
@@ -58,6 +68,7 @@ void ShowStatus(const DaemonOptions& options) {
     table.Add({d.value("machine", ""), std::to_string(d.value("pid", 0)), d.value("version", ""),
                Age(d.value("uptime_s", 0.0)), d.value("runtime_dir", "")});
   std::fputs(table.ToString().c_str(), stdout);
+  if (!lost.empty()) Fail(lost.front());
 }
 
 }  // namespace

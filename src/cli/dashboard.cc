@@ -49,6 +49,7 @@ bool Open(const std::string& url) {
 
 void Dashboard(const DashboardOptions& options) {
   OrFail(CheckOutside());
+  OrFail(CheckFolder(options.sim));
   const Machine machine = MachineOf(options.sim);
   if (!machine.api.Alive())
     Fail(NotFound("no daemon runs in " + machine.dir +

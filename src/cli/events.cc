@@ -150,6 +150,7 @@ void Follow(std::vector<Followed> all, const EventsOptions& options, const Start
 void Events(const EventsOptions& options) {
   if (!options.tenant.empty()) OrFail(CheckName(options.tenant));
   const Start start = OrFail(ParseStart(options.since));
+  OrFail(CheckFolder(options.sim));
   const std::vector<Machine> machines = RunningMachines(options.sim);
   if (machines.empty())
     Fail(NotFound("no daemon runs" + (options.sim.empty() ? "" : " for sim/" + options.sim) +

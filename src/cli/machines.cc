@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -25,7 +27,7 @@ constexpr int kStartTimeoutMs = 20'000;
 
 // In the grandchild: becomes the daemon. Never returns. The daemon must not hold the caller's
 // terminal, pipes or share.
-[[noreturn]] void ExecDaemon(const Machine& machine, int ready_fd) {
+[[noreturn]] void ExecDaemon(const Machine& machine, const std::string& runtime, int ready_fd) {
   ::setsid();
   sigset_t none;
   ::sigemptyset(&none);
@@ -38,7 +40,6 @@ constexpr int kStartTimeoutMs = 20'000;
   if (::chdir("/") != 0) ::_exit(127);
   for (const char* name : {"LD_PRELOAD", "DIVVY_SOCKET", "DIVVY_SIM_DIR"}) ::unsetenv(name);
   const std::string exe = paths::BinDir() + "/divvyd";
-  const std::string runtime = paths::RuntimeDir();
   std::vector<const char*> argv{exe.c_str(),     "--private",  "--runtime-dir",
                                 runtime.c_str(), "--ready-fd", "3"};
   if (!machine.sim.empty()) {
@@ -69,6 +70,7 @@ Result<std::string> ReadLine(int fd) {
 }
 
 Status Spawn(const Machine& machine) {
+  const std::string runtime = paths::RuntimeDir();  // may be told relative to where this process is
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return IoError("pipe", errno);
   UniqueFd read_end(ends[0]), write_end(ends[1]);
@@ -78,7 +80,7 @@ Status Spawn(const Machine& machine) {
     // Twice, so that the daemon is nobody's child: not a descendant of a runner, whose descendants
     // are its tenant's processes.
     const pid_t again = ::fork();
-    if (again == 0) ExecDaemon(machine, write_end.get());
+    if (again == 0) ExecDaemon(machine, runtime, write_end.get());
     ::_exit(again < 0 ? 1 : 0);
   }
   write_end.reset();
@@ -102,6 +104,17 @@ Machine MachineOf(const std::string& sim_profile) {
 
 namespace {
 
+Error NotOurs(const std::string& dir) {
+  struct stat st;
+  const bool known = ::stat(dir.c_str(), &st) == 0;
+  return {ErrorCode::kDenied,
+          dir +
+              (known ? " belongs to another user (uid " + std::to_string(st.st_uid) + ")"
+                     : std::string(" lies in another user's folder")) +
+              ", this one may not look into it: ask as that user, or set DIVVY_RUNTIME_DIR to a "
+              "folder of your own"};
+}
+
 // Every machine that this runtime directory has a folder of, the real one first.
 std::vector<Machine> KnownMachines(const std::string& sim_profile) {
   std::vector<Machine> found;
@@ -118,6 +131,24 @@ std::vector<Machine> KnownMachines(const std::string& sim_profile) {
 }
 
 }  // namespace
+
+Status CheckFolder(const std::string& sim_profile) {
+  const auto check = [](const std::string& dir) -> Status {
+    struct stat st;
+    const bool seen = ::stat(dir.c_str(), &st) == 0;
+    if (!seen && errno != EACCES) return {};  // there is none
+    if (seen && ::euidaccess(dir.c_str(), R_OK | X_OK) == 0) return {};
+    return NotOurs(dir);
+  };
+  const std::string dir = paths::RuntimeDir();
+  for (const std::string& folder : {dir, dir + "/sim"})
+    if (const Status may = check(folder); !may.ok()) return may;
+  for (const Machine& machine : KnownMachines(sim_profile)) {
+    if (const Status may = check(machine.dir); !may.ok()) return may;
+    if (machine.api.Denied()) return NotOurs(machine.dir);
+  }
+  return {};
+}
 
 std::vector<Machine> RunningMachines(const std::string& sim_profile) {
   std::vector<Machine> all = KnownMachines(sim_profile);
@@ -139,6 +170,10 @@ Machines MachinesWithTenants(const std::string& sim_profile) {
   Machines found;
   if (const Status outside = CheckOutside(); !outside.ok()) {
     found.lost.push_back(outside.error());
+    return found;
+  }
+  if (const Status may = CheckFolder(sim_profile); !may.ok()) {
+    found.lost.push_back(may.error());
     return found;
   }
   for (Machine& machine : KnownMachines(sim_profile)) {
@@ -175,6 +210,7 @@ Status CheckOutside() {
 Status EnsureDaemon(const Machine& machine) {
   if (const Status outside = CheckOutside(); !outside.ok()) return outside;
   if (machine.api.Alive()) return {};
+  if (const Status may = CheckFolder(machine.sim); !may.ok()) return may;
   // The longest name below it is a tenant's socket, tenants/NAME/tenant.sock.
   constexpr size_t kBelow = sizeof("/tenants/12345678/tenant.sock"),
                    kMost = sizeof(sockaddr_un::sun_path);

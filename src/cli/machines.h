@@ -40,6 +40,10 @@ struct Remains {
 };
 Remains RemainsOf(const Machine& machine);
 
+// kDenied when the runtime folder, or a daemon in it, is closed to this user: then nothing can be
+// said about it, not even that it is empty.
+Status CheckFolder(const std::string& sim_profile = "");
+
 // Makes sure that `machine`'s daemon runs; starts a private one if none does. Safe against others
 // doing the same at the same moment (a lock file decides). A daemon started here ends by itself
 // with its last tenant. kUnavailable carries the daemon's own reason.

@@ -80,12 +80,15 @@ Status CheckHoldsContext(Bytes mem, Bytes context, const std::string& where) {
 
 namespace {
 
-// Only small ones are looked at: no context takes as much.
+// Whether the daemon answers, and the share holds a context: only small ones are looked at, no
+// context takes as much.
 Status CheckSomeDevice(const Machine& machine, const ShareRequest& request) {
   const Bytes mem = std::max(request.mem, request.mem_max);
-  if (mem >= 1_GiB || request.overcommit) return {};
   const Result<json> answer = machine.api.Get("/v1/devices");
-  if (!answer.ok()) return {};  // it may be ending: the request itself finds out
+  // It may have ended: the request itself finds out. One that runs and does not answer is not to be
+  // asked again, and waited for longer.
+  if (!answer.ok()) return machine.api.Alive() ? Status(answer.error()) : Status();
+  if (mem >= 1_GiB || request.overcommit) return {};
   Status fits;
   for (const json& d : answer->value("devices", json::array())) {
     const std::string index = std::to_string(d.value("index", 0));
@@ -116,11 +119,9 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
   delivery.runtime_dir = paths::RuntimeDir();
   if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
   if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
-  if (std::max(request.mem, request.mem_max) < 1_GiB) {
-    if (const Status up = EnsureDaemon(tenancy.machine); !up.ok()) return up.error();
-    if (const Status holds = CheckSomeDevice(tenancy.machine, request); !holds.ok())
-      return holds.error();
-  }
+  if (const Status up = EnsureDaemon(tenancy.machine); !up.ok()) return up.error();
+  if (const Status holds = CheckSomeDevice(tenancy.machine, request); !holds.ok())
+    return holds.error();
 
   if (!request.lasting) delivery.cgroup = MakeCgroup();
   const Result<json> answer = Ask(tenancy.machine, Body(request, delivery));

@@ -3,6 +3,7 @@ tenants keep theirs, and their new processes find theirs again."""
 import json
 import os
 import signal
+import socket
 import unittest
 
 import harness
@@ -136,12 +137,78 @@ class Daemon(harness.DivvyTest):
         pid = self.daemon_pid()
         os.kill(pid, signal.SIGSTOP)
         try:
-            done = self.divvy("ps")
+            verbs = [(["ps"], 4), (["daemon", "status"], 4), ([*self.run_args(), "true"], 125)]
+            started = [(self.start(*verb), status) for verb, status in verbs]
+            errors = []
+            for asked, status in started:
+                _, error = asked.communicate(timeout=LONG)
+                self.assertEqual(asked.returncode, status, error)
+                errors.append(error)
         finally:
             os.kill(pid, signal.SIGCONT)
-        self.assertEqual(done.returncode, 4)
-        self.assert_one_line(done, f"pid {pid}", "does not answer")
+        for error in errors:
+            self.assertEqual(error.count("\n"), 1, error)
+            for word in (f"pid {pid}", "does not answer", f"kill -CONT {pid}", f"kill -9 {pid}"):
+                self.assertIn(word, error)
         self.assertEqual(list(self.tenants()), ["t"])
+        self.finish(p)
+
+    def test_a_daemon_that_is_too_busy_is_asked_again(self):
+        os.makedirs(self.machine_dir())
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.join(self.machine_dir(), "divvyd.sock"))
+            listener.listen(16)
+            p = self.start("ps", "-o", "json")
+            asked = []
+            while len(asked) < 4:
+                listener.settimeout(LONG)
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(LONG)
+                    request = connection.recv(65536)
+                    if not request:
+                        continue  # a look whether anybody listens
+                    asked.append(request.split(b"\r\n")[0])
+                    busy = len(asked) < 4
+                    body = b'{"error":{"code":"unavailable","message":"x"}}' if busy else \
+                        b'{"tenants":[{"name":"found"}]}'
+                    head = "503 Service Unavailable\r\nRetry-After: 1" if busy else "200 OK"
+                    connection.sendall(
+                        f"HTTP/1.1 {head}\r\nContent-Type: application/json\r\n"
+                        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            out, error = p.communicate(timeout=LONG)
+        self.assertEqual(p.returncode, 0, error)
+        self.assertEqual([t["name"] for t in json.loads(out)["tenants"]], ["found"])
+        self.assertEqual(asked, [b"GET /v1/tenants HTTP/1.1"] * 4)
+
+    def test_a_relative_folder_is_where_the_caller_is(self):
+        env = {**self.env, "DIVVY_RUNTIME_DIR": os.path.basename(self.dir)}
+        p = self.start(*self.run_args("--name", "t"), "sh", "-c", "echo up; read x", env=env,
+                       cwd=os.path.dirname(self.dir))
+        self.assertEqual(self.line(p), "up")
+        self.assertEqual(list(self.tenants()), ["t"], "in the folder that was meant")
+        self.finish(p, "\n")
+        self.assertEqual(p.returncode, 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be another user")
+    def test_another_users_folder_is_not_empty(self):
+        other = ["setpriv", "--reuid", "65534", "--clear-groups"]
+        if self.divvy("--version", prefix=other).returncode != 0:
+            self.skipTest("another user cannot run divvy where it lies")
+        p = self.shell("t")
+        verbs = (["ps"], ["daemon", "status"], ["daemon", "stop", "--sim", self.sim], ["events"],
+                 ["set", "t", "--mem", "3GiB"], ["devices"], ["devices", "--sim", self.sim],
+                 ["top", "--once"], ["dashboard", "--sim", self.sim])
+        for mode in (0o755, 0o700):  # may look into it, but not ask; may not even look
+            os.chmod(self.dir, mode)
+            for verb in verbs:
+                with self.subTest(mode=oct(mode), verb=verb):
+                    done = self.divvy(*verb, prefix=other)
+                    self.assertEqual((done.returncode, done.stdout), (4, ""), done.stderr)
+                    self.assert_one_line(done, "another user", self.dir, "DIVVY_RUNTIME_DIR")
+            done = self.divvy(*self.run_args(), "true", prefix=other)
+            self.assertEqual(done.returncode, 125)
+            self.assert_one_line(done, "another user")
         self.finish(p)
 
     @unittest.skipUnless(harness.can_isolate(), "needs root and mount namespaces")

@@ -88,6 +88,7 @@ top::State FirstState(const TopOptions& options) {
 }
 
 void Once(const TopOptions& options) {
+  OrFail(CheckFolder(options.sim));
   const std::vector<Machine> machines = RunningMachines(options.sim);
   if (machines.empty()) Fail(NobodyThere(options.sim));
   Look look = OrFail(LookAt(machines));
@@ -116,6 +117,7 @@ std::string Do(const top::Action& action, const std::string& sim) {
 void Live(const TopOptions& options) {
   using std::chrono::steady_clock;
   OrFail(top::Terminal::Check());
+  OrFail(CheckFolder(options.sim));
   std::vector<Machine> machines = RunningMachines(options.sim);
   if (machines.empty()) Fail(NobodyThere(options.sim));
   Look look = OrFail(LookAt(machines));
