@@ -44,7 +44,9 @@ class Shares(harness.DivvyTest):
 
     def test_it_outlives_its_daemon(self):
         before = self.create("web", "--class", "latency")
-        os.kill(self.daemons()[0]["pid"], signal.SIGKILL)
+        pid = self.daemons()[0]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        harness.wait_for_end(pid)  # until then it may still take a request
         after = self.shares()["web"]
         for same in ("dir", "socket", "devices", "class", "created", "runner_pid"):
             self.assertEqual(after[same], before[same])
