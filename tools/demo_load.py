@@ -3,8 +3,15 @@
 dashboard, the metrics page.
 
 At the end, with all loads still there but at rest, what each load itself counted (operations, GPU
-time, bytes copied and held, refusals) is compared with what every view of Divvy says of it. They
-agree to 1 %, or the exit status is 1.
+time, bytes copied and held, refusals) is compared with what every view of Divvy says of it: `divvy
+ps` and `top`, the API, the metrics page, and what the dashboard lives on (watch and history). They
+agree to 1 % for every tenant (GPU time: below), or the exit status is 1.
+
+GPU time: all views say the same, to 1 %. Beside it stands what the load asked of the GPU, the length
+of its kernels times their number. Divvy's is never less than that by more than 1 %; it may be more,
+by the switches to a tenant whose work finds the device in other hands and by others' slices in the
+operations that were timed (docs/monitoring.md). By how much is printed, and held to a factor of two
+but for LOOSE.
 
   tools/demo_load.py                   20 s of load, then the comparison, then all ends
   tools/demo_load.py --for 5m          longer; ^C ends the load early
@@ -31,6 +38,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("DIVVY_BUILD_DIR", ROOT / "build"))
 DIVVY, DIVVYD = BUILD / "bin/divvy", BUILD / "bin/divvyd"
 TOLERANCE = 0.01
+SWITCH_S = 60e-6  # of the simulated machine, from one tenant's kernels to another's
 EVENT_S = 120  # a bound on waiting for what is sure to come; never a measure
 
 # name, options of `divvy run`, options of `divvy load`. The refused one asks three times for more
@@ -52,6 +60,8 @@ LOADS = [
     ("idle", ["--mem", "1GiB"], ["--alloc", "128MiB"]),
 ]
 REFUSALS = 3
+# Few operations, or longer than a slice of the device's time: each may have others' slices in it.
+LOOSE = {"refused", "batch"}
 
 
 class Unix(http.client.HTTPConnection):
@@ -193,43 +203,38 @@ class Demo:
 
     def views(self):
         """{view: {tenant: {quantity: value}}}, each view asked anew."""
-        def of_share(tenant, tool):
+        def of_share(tenant):
             [share] = tenant["shares"]
             compute, kinds = share["compute"], share["kinds"]
-            return {"operations": compute["operations"], "billed_s": compute["used_ns"] / 1e9,
+            return {"operations": compute["operations"], "gpu_s": compute["used_ns"] / 1e9,
+                    "billed_s": compute["billed_ns"] / 1e9,
                     "copied_bytes": compute["copied_bytes"], "refusals": tenant["refusals"].get("out_of_share", 0),
                     "alloc_bytes": sum(v for k, v in kinds.items() if k != "context"),
-                    "used_bytes": share["used_bytes"], "tool": tool}
+                    "used_bytes": share["used_bytes"]}
         views = {}
         for view, text in (("divvy ps", self.divvy("ps", "-o", "json")),
+                           ("divvy top", self.divvy("top", "--once", "-o", "json")),
                            ("/v1/tenants", ask(self.api, "/v1/tenants"))):
-            views[view] = {t["name"]: of_share(t, view) for t in json.loads(text)["tenants"]}
+            views[view] = {t["name"]: of_share(t) for t in json.loads(text)["tenants"]}
         page = metrics(ask(self.api, "/metrics"))
         views["/metrics"] = {
             name: {"operations": page["divvy_tenant_operations_total"][name],
-                   "billed_s": page["divvy_tenant_gpu_seconds_total"][name],
+                   "gpu_s": page["divvy_tenant_gpu_seconds_total"][name],
+                   "billed_s": page["divvy_tenant_gpu_billed_seconds_total"][name],
                    "copied_bytes": page["divvy_tenant_copied_bytes_total"][name],
                    "refusals": page.get("divvy_tenant_refusals_total", {}).get(name, 0),
                    "alloc_bytes": page["divvy_tenant_memory_charged_bytes"][name]
                    - page["divvy_tenant_memory_context_bytes"][name],
                    "used_bytes": page["divvy_tenant_memory_used_bytes"][name]} for name in self.loads}
         views["/v1/watch"] = {
-            t["name"]: {"used_bytes": t["shares"][0]["used_bytes"], "refusals": t["refusals"]}
+            t["name"]: {"used_bytes": t["shares"][0]["used_bytes"], "refusals": t["refusals"],
+                        "gpu_s": t["shares"][0]["used_ns"] / 1e9, "operations": t["shares"][0]["operations"]}
             for t in snapshot(self.api)["tenants"]}
         history = json.loads(ask(self.api, "/v1/history?span=60s"))
         views["/v1/history"] = {
             t["tenant"]: {"used_bytes": next((b for b in reversed(t["used_bytes"]) if b is not None), 0)}
             for t in history["tenants"]}
-        if "top" in self.divvy("--help"):
-            views["divvy top"] = self.top()
         return views
-
-    def top(self):
-        out = {}
-        for t in json.loads(self.divvy("top", "--once", "-o", "json"))["tenants"]:
-            share = t["shares"][0]
-            out[t["name"]] = {"used_bytes": share["used_bytes"]}
-        return out
 
     def settled(self):
         """The views once nothing moves any more: work that has ended is billed, NVML has caught up."""
@@ -250,26 +255,24 @@ class Demo:
 
     def compare(self, counted):
         views = self.settled()
+        dilation = float((re.search(r"@x?([\d.]+)$", self.args.sim) or [0, 1])[1])
         truth = {}
         for name, said in counted.items():
             work = said.get("work", {})
             truth[name] = {
-                "operations": work.get("operations", 0),
-                "gpu_s": work.get("gpu_time_s", 0), "copied_bytes": work.get("copied_bytes", 0),
-                "refusals": REFUSALS if name == "refused" else 0,
-                "alloc_bytes": said["alloc"]["bytes"]}
-            # What a load cannot know: the driver's part of the memory, and what the arbiter bills for
-            # its work beside the kernels' own length (the way to the device, and on a simulator the
-            # cores' own noise). All views agree on them; the bill stands beside the kernels below.
-            truth[name]["used_bytes"] = views["/v1/tenants"][name]["used_bytes"]
-            truth[name]["billed_s"] = views["/v1/tenants"][name]["billed_s"]
+                "operations": work.get("operations", 0), "copied_bytes": work.get("copied_bytes", 0),
+                "refusals": REFUSALS if name == "refused" else 0, "alloc_bytes": said["alloc"]["bytes"]}
+            # What a load cannot know: the driver's part of the memory, the switches and others'
+            # slices in what it used, what the arbiter bills for its looks. All views agree on them.
+            for quantity in ("used_bytes", "gpu_s", "billed_s"):
+                truth[name][quantity] = views["/v1/tenants"][name][quantity]
         rows, wrong = [], 0
         for view, tenants in views.items():
-            for quantity in ("operations", "billed_s", "copied_bytes", "alloc_bytes", "used_bytes", "refusals"):
+            for quantity in ("operations", "gpu_s", "billed_s", "copied_bytes", "alloc_bytes", "used_bytes", "refusals"):
                 worst, who = 0.0, "-"
                 missing = True
                 for name, figures in tenants.items():
-                    if quantity not in figures or truth[name][quantity] is None:
+                    if quantity not in figures:
                         continue
                     missing = False
                     want, got = truth[name][quantity], figures[quantity]
@@ -287,11 +290,18 @@ class Demo:
         print("\nwhat the loads counted, and what Divvy says of them (the tenant that differs most):")
         for row in rows:
             print("  {:<12} {:<13} {:>9}  {:<44} {}".format(*row).rstrip())
-        print("\nGPU time billed, and of that the kernels' own length as the load asked for it:")
-        for name, want in truth.items():
-            if want["gpu_s"]:
-                print(f"  {name:<12} {want['billed_s']:8.3f} s {want['gpu_s']:8.3f} s")
-        print("all agree to 1 %" if not wrong else f"{wrong} do not agree to 1 %")
+        print("\nGPU time: what the load asked for; what Divvy says that it used, and by how much that is more than"
+              "\nwhat it asked for with a switch for each of its requests; what the arbiter billed:")
+        for name, said in counted.items():
+            work, got = said.get("work", {}), views["/v1/tenants"][name]
+            asked = work.get("gpu_time_s", 0) * dilation
+            most = asked + work.get("requests", 0) * SWITCH_S * dilation
+            good = got["gpu_s"] >= asked * (1 - TOLERANCE) and (name in LOOSE or got["gpu_s"] <= most * 2)
+            wrong += not good
+            over = max(got["gpu_s"] / most - 1, 0) if most else 0
+            print(f"  {name:<12} {asked:8.3f} s {got['gpu_s']:8.3f} s {over:+7.1%} {got['billed_s']:8.3f} s"
+                  f"{'' if good else '  WRONG'}")
+        print("all views agree to 1 %" if not wrong else f"{wrong} do not agree to 1 %")
         sys.stdout.flush()
         if self.args.keep:
             signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -16,6 +16,10 @@ export function percent(p) {
   return p === null || p === undefined ? "–" : `${p.toFixed(p < 10 && p % 1 !== 0 ? 1 : 0)} %`;
 }
 
+export function whole(n) {
+  return n.toLocaleString(document.documentElement.lang);
+}
+
 export function time(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString(document.documentElement.lang, { hour12: false });
 }

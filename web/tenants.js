@@ -3,7 +3,7 @@
 import { make, setText } from "./dom.js";
 import { makeBar } from "./bar.js";
 import { colorOf } from "./colors.js";
-import { bytes, percent } from "./format.js";
+import { bytes, percent, whole } from "./format.js";
 import { text } from "./text.js";
 
 const COLUMNS = ["tenant", "class", "gpu", "memory", "compute", "waiting", "refused", ""];
@@ -18,11 +18,12 @@ class Row {
     this.compute = makeBar();
     this.memoryText = make("span", { class: "amount" });
     this.computeText = make("span", { class: "amount" });
+    this.gpuTime = make("span", { class: "amount gpu-time" });
     this.button = make("button", { type: "button", on: { click: () => change(name) } });
     this.cells = Object.fromEntries(COLUMNS.map((c) => [c, make("td")]));
     this.cells.tenant.append(make("span", { class: "name" }, this.swatch, name), this.tags, this.command);
     this.cells.memory.append(this.memory.element, this.memoryText);
-    this.cells.compute.append(this.compute.element, this.computeText);
+    this.cells.compute.append(this.compute.element, this.computeText, this.gpuTime);
     this.cells[""].append(this.button);
     this.element = make("tr", { "data-tenant": name }, ...COLUMNS.map((c) => this.cells[c]));
   }
@@ -41,6 +42,8 @@ class Row {
     const got = used !== null ? `${percent(used)} · ${of}` : text("notMetered");
     this.compute.set({ value: used, max: 100, mark: tenant.compute_percent, label: got });
     setText(this.computeText, got);
+    const seconds = share.used_ns / 1e9;
+    setText(this.gpuTime, share.operations ? text("gpuTime", seconds.toFixed(seconds < 100 ? 1 : 0), whole(share.operations)) : "");
     setText(this.cells.waiting, percent(share.gate_wait_percent));
     setText(this.cells.refused, String(tenant.refusals));
     this.cells.refused.classList.toggle("bad", tenant.refusals > 0);

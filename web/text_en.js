@@ -10,6 +10,7 @@ export const english = {
   tenant: "Tenant", class: "Class", gpu: "GPU", waiting: "Waiting", refused: "Refused", change: "Change…",
   changeOf: "Change the share of {0}", latency: "latency", standard: "standard", batch: "batch",
   guaranteed: "{0} guaranteed", byWeight: "by weight", notMetered: "alone, not metered",
+  gpuTime: "{0} s of GPU time, {1} operations",
   paused: "paused", orphaned: "orphaned", ending: "ending", over: "over its limit",
   shutByAudit: "shut by the audit", finding: "audit finding", capped: "at its cap", cooperative: "cooperative",
   noTenants: "No tenants. `divvy run --mem 4GiB -- COMMAND` makes one.", noEvents: "Nothing yet.",

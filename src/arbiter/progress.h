@@ -15,6 +15,7 @@ struct Progress {
   uint64_t waits = 0;    // waits begun or renewed; grows when a waiter is alive
   bool begun = false;    // the GPU has started on some of the outstanding work
   bool paused = false;   // all outstanding work waits behind the tenant's own copies
+  bool copying = false;  // a copy of the tenant's own runs or waits, with or without work behind it
   bool garbage = false;  // a stream's counters made no sense
 };
 
@@ -51,6 +52,7 @@ inline void Fold(const StreamSample& s, Progress& total) {
   }
   total.issued += s.issued;
   total.done += before;
+  total.copying |= kind == MarkerKind::kPaused;
   if (before == s.issued) return;  // idle
   if (kind == MarkerKind::kPaused) return;
   total.paused = false;

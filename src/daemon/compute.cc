@@ -143,6 +143,18 @@ std::vector<arbiter::SeatStats> Compute::StatsOf(uint64_t tenant) const {
   return out;
 }
 
+std::optional<UseNow> Compute::UseOf(uint64_t tenant, unsigned share) const {
+  const Nanos now = Now();
+  const std::lock_guard lock(views_mutex_);
+  const auto it = views_.find(tenant);
+  if (it == views_.end() || share >= it->second.size() || !it->second[share].known) return {};
+  const ShareView& view = it->second[share];
+  // The driver's figures come some time after what they tell of.
+  const Nanos at = now - view.seen_at < kSeenLately ? view.seen_at : now;
+  const auto part = [&](Nanos span) { return view.used_ns.Rate(at, span) / 1e9; };
+  return UseNow{part(std::chrono::seconds(1)), part(std::chrono::milliseconds(500))};
+}
+
 std::vector<Ledger> Compute::SpentOf(uint64_t tenant, Nanos from, Nanos to) const {
   std::vector<Ledger> out;
   const std::lock_guard lock(views_mutex_);

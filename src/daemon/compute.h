@@ -17,6 +17,7 @@
 
 #include "src/daemon/bell.h"
 #include "src/daemon/compute_core.h"
+#include "src/daemon/use.h"
 
 namespace divvy::daemon {
 
@@ -52,6 +53,8 @@ class Compute {
   };
   std::vector<Use> UsesOf(uint64_t tenant) const;
   std::vector<arbiter::SeatStats> StatsOf(uint64_t tenant) const;  // by share
+  // Of one share; nothing where it is not measured.
+  std::optional<UseNow> UseOf(uint64_t tenant, unsigned share) const;
   // Where its time went in a stretch of the last minute, or since it came: by share; empty for one
   // just come.
   std::vector<Ledger> SpentOf(uint64_t tenant, arbiter::Nanos from, arbiter::Nanos to) const;

@@ -17,6 +17,7 @@ constexpr Nanos kLongestLazyLook = milliseconds(20);
 constexpr Nanos kAsleepLooks[] = {milliseconds(1), milliseconds(10), milliseconds(250),
                                   milliseconds(1000)};
 constexpr Nanos kTail = milliseconds(5);
+constexpr Nanos kLongOperation = milliseconds(250);  // its bill is told while it runs
 constexpr Nanos kPatience = milliseconds(2);
 // Between two entries into the ledgers: a fraction of the shortest window.
 constexpr Nanos kEntry = microseconds(500);
@@ -82,6 +83,7 @@ Status ComputeCore::Join(uint64_t tenant, std::shared_ptr<Segments> segments,
     seat->gate = std::make_unique<GateWriter>(
         member.segments->policy().device[s].gate,
         static_cast<uint32_t>(Times(kPatience, dilation_) / microseconds(1)));
+    seat->used = std::make_unique<GpuTime>(now, Times(kLongOperation, dilation_));
     Device& device = devices_[devices[s]];
     EnterInLedgers(devices[s], now);
     // Whoever had it for itself was not metered; its processes have to notice that they are now.
@@ -230,10 +232,14 @@ void ComputeCore::CountShown(unsigned d, Nanos now) {
         arbiter_.StatsOf(seat->index, static_cast<arbiter::DeviceIndex>(d)).used.count();
     const int64_t grown = billed - seat->shown.billed_then;
     seat->shown.billed_then = billed;
-    if (awake)
+    const uint64_t counted = seat->meter->Totals().ran_ns;
+    if (awake) {
       seat->shown.billed += grown;
-    else if (!seat->shown.told)
+      seat->shown.counted += counted - seat->shown.counted_then;
+    } else if (!seat->shown.told) {
       seat->shown.other += grown;
+    }
+    seat->shown.counted_then = counted;
   }
   if (!awake) {
     device.unwatched += now - device.shown;
@@ -299,8 +305,9 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     seat->seen = {.processes = !seat->meter->empty(),
                   .waiting = progress.waiters != 0,
                   .outstanding = seat->outstanding,
-                  .copying = progress.paused};
-    if (seat->outstanding || seat->meter->moved() || progress.garbage) seat->active_at = now;
+                  .copying = seat->outstanding ? progress.paused : progress.copying};
+    if (seat->outstanding || progress.copying || seat->meter->moved() || progress.garbage)
+      seat->active_at = now;
     if (seat->rearm && seat->meter->Rearmed()) seat->rearm = false;
     if (now - seat->active_at >= idle_after) continue;
     ++active;
@@ -437,7 +444,8 @@ void ComputeCore::Publish(Nanos now, std::map<uint64_t, TenantView>& views) {
       v.totals = seat->meter->Totals();
       v.senseless_at = seat->meter->senseless_at();
       Shown& shown = seat->shown;
-      v.used = Nanos(shown.billed + shown.other);
+      seat->used->Add(now, shown.counted, shown.billed);
+      v.used = Nanos(seat->used->ns() + shown.other);
       v.billed = Nanos(shown.billed);
       v.lone = shown.lone;
       v.seen_at = devices_[d].watch != Watch::kAwake && shown.told ? shown.seen_at : kLongAgo;

@@ -24,6 +24,7 @@
 #include "src/daemon/compute_sample.h"
 #include "src/daemon/compute_terms.h"
 #include "src/daemon/compute_view.h"
+#include "src/daemon/gpu_time.h"
 #include "src/daemon/ledger.h"
 #include "src/daemon/segments.h"
 
@@ -81,6 +82,8 @@ class ComputeCore {
   struct Shown {
     int64_t billed_then = 0;        // the arbiter's figure when last looked at
     int64_t billed = 0, other = 0;  // while the device was awake; in the rest of the time
+    uint64_t counted_then = 0;      // the shims' figure when last looked at
+    uint64_t counted = 0;           // ... while the device was awake
     int64_t late = 0;               // of `other`, not in the history yet ...
     Nanos from{0}, to{0};           // ... and when it was used
     Nanos lone{0};
@@ -96,6 +99,7 @@ class ComputeCore {
     unsigned device = 0;
     std::unique_ptr<MeterReader> meter;
     std::unique_ptr<GateWriter> gate;
+    std::unique_ptr<GpuTime> used;
     ComputeTerms terms;
     double part = 0;        // of the weights, percent
     uint8_t paused_by = 0;  // PausedBy bits

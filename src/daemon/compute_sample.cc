@@ -17,7 +17,8 @@ MeterTotals Copy(const region::Usage& usage, uint32_t slot, unsigned device) {
                   .forced = Get(m.forced),
                   .copied_bytes = Get(m.copied_bytes),
                   .copies = Get(m.copies),
-                  .copy_ns = Get(m.copy_ns)};
+                  .copy_ns = Get(m.copy_ns),
+                  .ran_ns = Get(m.ran_ns)};
   for (unsigned i = 0; i < region::kWaitBuckets; ++i)
     out.wait_buckets[i] = m.wait_buckets[i].load(std::memory_order_relaxed);
   return out;
@@ -27,6 +28,7 @@ MeterTotals Copy(const region::Usage& usage, uint32_t slot, unsigned device) {
 // more than any program's, far less than noise.
 constexpr double kMostWaiters = 1024, kMostWaitsPerSecond = 200'000;
 constexpr double kMostCopiedPerSecond = 1e13, kMostOperationsPerSecond = 1e9;
+constexpr double kMostRanPerSecond = 1e12;  // an operation of 1000 s is counted when it has ended
 constexpr double kSlackSeconds = 1;
 constexpr arbiter::Nanos kTotalsEvery = std::chrono::milliseconds(1);
 
@@ -52,6 +54,7 @@ bool AddGrowth(const MeterTotals& before, const MeterTotals& now, double seconds
   add(&MeterTotals::operations, kMostOperationsPerSecond);
   add(&MeterTotals::launches, kMostOperationsPerSecond);
   add(&MeterTotals::copy_ns, kMostWaiters * 1e9);
+  add(&MeterTotals::ran_ns, kMostRanPerSecond);
   for (unsigned i = 0; i < region::kWaitBuckets; ++i) {
     // 32 bits in the region, which may wrap between two looks.
     const auto grown = static_cast<uint32_t>(now.wait_buckets[i] - before.wait_buckets[i]);
@@ -72,7 +75,7 @@ void ResetMeters(region::Usage& usage, uint32_t slot, unsigned devices) {
       for (region::U64* word : {&lane.marker, &lane.issued, &lane.start, &lane.marked}) *word = 0;
     for (region::U64* word :
          {&m.waits, &m.operations, &m.in_flight_ns, &m.gate_wait_ns, &m.bound_wait_ns, &m.forced,
-          &m.estimate_ns, &m.copied_bytes, &m.copies, &m.copy_ns})
+          &m.ran_ns, &m.copied_bytes, &m.copies, &m.copy_ns})
       *word = 0;
     for (region::U32& bucket : m.wait_buckets) bucket = 0;
     m.waiters = 0;
@@ -93,6 +96,7 @@ void MeterReader::Remove(uint32_t slot) {
 // Totals are for people: most of their words are not looked at in each poll.
 void MeterReader::AddTotals(uint32_t slot, Process& p, arbiter::Nanos now) {
   const MeterTotals totals = Copy(usage_, slot, device_);
+  moved_ = moved_ || totals.ran_ns != p.seen.ran_ns;
   const double seconds = std::chrono::duration<double>(now - p.read_at).count();
   if (!AddGrowth(p.seen, totals, seconds, totals_)) senseless_at_ = now;
   p.seen = totals;

@@ -29,6 +29,7 @@ struct MeterTotals {
   uint64_t copied_bytes = 0;
   uint64_t copies = 0;
   uint64_t copy_ns = 0;
+  uint64_t ran_ns = 0;  // region::Meter's: the processes' own word
   std::array<uint64_t, region::kWaitBuckets> wait_buckets{};  // not cumulative
 };
 

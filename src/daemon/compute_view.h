@@ -45,6 +45,9 @@ class History {
   Point newest_;
 };
 
+// A figure of the driver's (ShareView::seen_at) stands for now for so long.
+constexpr std::chrono::milliseconds kSeenLately{1500};
+
 struct ShareView {
   double part_percent = 0;  // of the device when all its tenants want it
   bool metered = false;     // false: nobody else has a share, there are no markers
@@ -53,8 +56,8 @@ struct ShareView {
   bool paused = false;      // by an operator
   bool shut = false;        // not its turn
   arbiter::SeatStats stats;
-  arbiter::Nanos used{0};    // GPU time: billed while tenants contend, else as the driver tells
-  arbiter::Nanos billed{0};  // ... of this, by its markers
+  arbiter::Nanos used{0};    // GPU time: gpu_time.h while tenants contend, else as the driver tells
+  arbiter::Nanos billed{0};  // while they contend, by its markers
   arbiter::Nanos lone{0};    // time in which few of its submissions had markers: it was alone
   arbiter::Nanos seen_at = kLongAgo;  // `used` is the driver's, up to then
   MeterTotals totals;

@@ -41,7 +41,7 @@ struct ShareFigures {
   bool known = false;    // what it uses is: by its markers, or the driver tells
   double used_percent_1s = 0, used_percent_60s = 0, gate_wait_percent = 0;
   double wanted_percent_1s = 0, wanted_percent_60s = 0;
-  uint64_t used_ns = 0;
+  uint64_t used_ns = 0, billed_ns = 0;
   double guaranteed_s = 0;
   double gate_wait_s = 0, bound_wait_s = 0;
   uint64_t windows = 0, overruns = 0, waits = 0, forced = 0, operations = 0, launches = 0;

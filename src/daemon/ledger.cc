@@ -55,7 +55,7 @@ Part RestOf(const Sight& s, bool others_ran) {
         break;  // for its own work in flight
     }
   }
-  if (s.outstanding && s.copying) return Part::kCopies;
+  if (s.copying && (s.outstanding || !s.waiting)) return Part::kCopies;
   if (s.outstanding || s.waiting) return others_ran ? Part::kTurn : Part::kGpu;
   return Part::kHost;
 }

@@ -59,7 +59,7 @@ struct Sight {
   HeldBy held = HeldBy::kNobody;
   bool waiting = false;      // a thread of it waits to submit
   bool outstanding = false;  // it has work on the device
-  bool copying = false;      // ... all of it behind its own copies
+  bool copying = false;      // ... all of it behind its own copies; or it has copies alone
 };
 
 // One look's interval, of one tenant: `ran` of it was billed to it, `others` to others.

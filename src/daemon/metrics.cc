@@ -77,6 +77,7 @@ void AddShare(MetricsPage& page, const TenantFigures& t, const ShareFigures& s,
   page.Add<kDivvyTenantComputePartRatio>(s.part_percent / 100, t.name, uuid);
   page.Add<kDivvyTenantComputeMetered>(s.metered, t.name, uuid);
   page.Add<kDivvyTenantGpuSecondsTotal>(static_cast<double>(s.used_ns) / 1e9, t.name, uuid);
+  page.Add<kDivvyTenantGpuBilledSecondsTotal>(static_cast<double>(s.billed_ns) / 1e9, t.name, uuid);
   page.Add<kDivvyTenantGpuPromisedSecondsTotal>(s.guaranteed_s, t.name, uuid);
   page.Add<kDivvyTenantWindowsTotal>(count(s.windows), t.name, uuid);
   page.Add<kDivvyTenantWindowOverrunsTotal>(count(s.overruns), t.name, uuid);

@@ -39,6 +39,7 @@ Figures Full() {
                       .known = true,
                       .used_percent_1s = 12.5,
                       .used_ns = 1'250'000'000,
+                      .billed_ns = 1'500'000'000,
                       .gate_wait_s = 1.5,
                       .bound_wait_s = 0.25,
                       .wait_buckets = {5, 0, 2, 0, 0, 0, 0, 0, 0, 1}});
@@ -68,6 +69,7 @@ TEST(Metrics, FiguresAreTheirs) {
         "divvy_device_compute_promised_ratio{device=\"GPU-1\"} 0.25",
         "divvy_tenant_memory_overhead_bytes{tenant=\"a\",device=\"GPU-1\"} -7",
         "divvy_tenant_gpu_seconds_total{tenant=\"a\",device=\"GPU-1\"} 1.25",
+        "divvy_tenant_gpu_billed_seconds_total{tenant=\"a\",device=\"GPU-1\"} 1.5",
         "divvy_tenant_refusals_total{tenant=\"a\",cause=\"out_of_share\"} 3",
         "divvy_tenant_findings{tenant=\"a\",device=\"GPU-1\",code=\"no_hello\"} 2"})
     EXPECT_TRUE(HasLine(page, line)) << line << "\n" << page;

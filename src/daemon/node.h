@@ -213,6 +213,7 @@ class Node {
   void PublishTerms(Tenant& tenant);
   void AuditCompute(unsigned device, const std::vector<device::ProcessUse>& uses);
   void AuditShare(Tenant& tenant, unsigned share, double seen_ns, uint64_t now);
+  void PublishUse(unsigned device);  // for NVML inside of its tenants
   void EndRecording(Tenant& tenant, uint64_t now);
   void TellCompute(Tenant& tenant);  // what the arbiter saw since the last tick, as events
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "src/daemon/node.h"
+#include "src/daemon/use.h"
 
 namespace divvy::daemon {
 namespace {
@@ -142,6 +143,15 @@ void Node::AuditShare(Tenant& tenant, unsigned index, double seen_ns, uint64_t n
          .message = std::move(u.message)};
   }
   if (u.rounds >= kRounds) Report(tenant, share.device, "gpu_time_unseen", 0, 0, u.message);
+}
+
+void Node::PublishUse(unsigned device) {
+  const uint64_t now = MonotonicNs();
+  for (const auto& [tenant, s] : devices_[device].shares) {
+    const std::optional<UseNow> use = compute_.UseOf(tenant->id, s);
+    TellUse(tenant->segments->policy().device[s],
+            WholeOf(tenant->record.share.compute, tenant->record.share.compute_max), use, now);
+  }
 }
 
 void Node::TellCompute(Tenant& tenant) {

@@ -41,6 +41,7 @@ void AddCompute(const ShareView& view, ShareFigures& out) {
       std::max(out.used_percent_60s, percent(view.wanted_ns, std::chrono::seconds(60)));
   out.gate_wait_percent = percent(view.gate_wait_ns, std::chrono::seconds(1));
   out.used_ns = static_cast<uint64_t>(view.used.count());
+  out.billed_ns = static_cast<uint64_t>(view.stats.used.count());
   out.gate_wait_s = static_cast<double>(view.totals.gate_wait_ns) / kNanosPerSecond;
   out.bound_wait_s = static_cast<double>(view.totals.bound_wait_ns) / kNanosPerSecond;
   out.windows = view.stats.windows;

@@ -76,6 +76,7 @@ void Node::Sample(unsigned device) {
           .device = device::ToString(source_.devices()[device].uuid),
           .message = "NVML answers again"});
   AuditCompute(device, uses);
+  PublishUse(device);
   Apply(device, *reading, begin_ns, before);
 }
 

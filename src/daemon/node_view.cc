@@ -59,6 +59,7 @@ Json ComputeJson(const TenantFigures& t, const ShareFigures& f) {
           {"wanted_percent_1s", f.known ? Json(Rounded(f.wanted_percent_1s)) : Json()},
           {"wanted_percent_60s", f.known ? Json(Rounded(f.wanted_percent_60s)) : Json()},
           {"used_ns", f.used_ns},
+          {"billed_ns", f.billed_ns},
           {"windows", f.windows},
           {"waits", f.waits},
           {"gate_wait_percent", Rounded(f.gate_wait_percent)},

@@ -41,6 +41,8 @@ Json ShareJson(const ShareFigures& s, const DeviceFigures& device) {
           {"metered", s.metered},
           {"used_percent_1s", s.known ? Json(Rounded(s.used_percent_1s)) : Json()},
           {"used_percent_60s", s.known ? Json(Rounded(s.used_percent_60s)) : Json()},
+          {"used_ns", s.used_ns},
+          {"operations", s.operations},
           {"gate_wait_percent", Rounded(s.gate_wait_percent)},
           {"throttled_by_cap", s.shut_by_cap}};
 }

@@ -19,7 +19,7 @@ namespace divvy::region {
 
 constexpr uint32_t kPolicyMagic = 0x59504c44;  // "DLPY"
 constexpr uint32_t kUsageMagic = 0x59535544;   // "DUSY"
-constexpr uint32_t kLayoutVersion = 3;
+constexpr uint32_t kLayoutVersion = 4;
 
 constexpr unsigned kMaxDevices = 16;  // devices of one tenant, in the order of its share list
 constexpr unsigned kMaxSlots = 4096;  // processes of one tenant; slot 0 is the daemon's
@@ -101,10 +101,21 @@ struct alignas(64) PolicyDevice {
   U64 context_bytes;          // charge this before a context is made
   U64 total_bytes;            // the physical device, for placing limits beyond it
   U32 cap_milli;              // compute cap percent, thousandths; 100000 = none
-  uint32_t reserved0;
-  uint8_t reserved[56];
+  // What NVML says of utilisation inside: the tenant's, of its share.
+  U32 whole_milli;    // compute percent, thousandths, that it sees as 100 %
+  U32 used_permille;  // of the device's time, by the tenant in the last second; kUseNotKnown
+  U32 past_newest;    // number of the newest whole half second in `past`; 0 = none
+  U64 past[6];        // percent of the share in each of the last 48 half seconds, one byte each
   PolicyGate gate;
 };
+constexpr uint32_t kUseNotKnown = UINT32_MAX;
+// Half seconds of CLOCK_MONOTONIC, numbered; number n stands in byte n % 48.
+constexpr uint64_t kPastNs = 500'000'000;
+constexpr unsigned kPast = 48;
+constexpr uint8_t kPastNotKnown = 255;
+constexpr uint8_t PastByte(uint64_t word, unsigned byte) {
+  return static_cast<uint8_t>(word >> (8 * byte));
+}
 static_assert(sizeof(PolicyDevice) == 192);
 
 struct Policy {
@@ -229,7 +240,7 @@ struct alignas(64) Meter {
   U64 gate_wait_ns;   // time spent waiting for the gate to open, summed over threads
   U64 bound_wait_ns;  // ... for the bound
   U64 forced;         // waits that ended by time: the submission went through and is billed
-  U64 estimate_ns;    // running average of an operation's estimated length
+  U64 ran_ns;         // lengths by the GPU's clock of operations that have ended; only grows
   U64 copied_bytes;   // host <-> device, by asynchronous and blocking copies
   U64 copies;
   U64 copy_ns;                     // time in blocking ones, summed over threads

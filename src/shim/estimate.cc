@@ -14,6 +14,69 @@ constexpr uint64_t RelearnAfter(uint64_t ns) {
 }
 }  // namespace
 
+// The shortest sample of late, how many there were, and how many of them were about as short: what
+// takes the same time each time shows in many that are; what others' slices made longer is not.
+struct Least {
+  static constexpr uint32_t kSettled = 16;
+  uint64_t ns;
+  uint32_t near, samples;
+
+  static Least From(uint64_t word) noexcept {
+    return {word >> 16, static_cast<uint32_t>(word >> 8 & 0xff),
+            static_cast<uint32_t>(word & 0xff)};
+  }
+  uint64_t Word() const noexcept { return ns << 16 | near << 8 | samples; }
+  bool Holds() const noexcept { return near * 4 >= samples; }
+  // Enough were seen to tell what it takes from what others' slices make of it.
+  bool Settled() const noexcept { return samples >= kSettled; }
+  void Add(uint64_t sample_ns) noexcept {
+    if (ns == 0 || sample_ns < ns - ns / 16 || (Settled() && near * 8 < samples)) {
+      *this = {sample_ns, 1, 1};
+      return;
+    }
+    ++samples;
+    if (sample_ns <= ns + ns / 16) ++near;
+    if (sample_ns < ns) ns = sample_ns;
+    if (samples >= 64) {
+      samples /= 2;
+      near /= 2;
+    }
+  }
+};
+
+// What the first operations of a key were taken to have had, together: until enough were seen, a
+// shorter one says that those before it held others' slices.
+struct First {
+  static constexpr uint64_t kOver = ~uint64_t{0};
+  static constexpr uint64_t kMost = 0x7fff;  // operations
+  uint64_t ns, count;
+
+  static First From(uint64_t word) noexcept { return {word >> 16, word & 0xffff}; }
+  uint64_t Word() const noexcept { return ns << 16 | count; }
+};
+
+// What an operation of the key has taken itself, now that one was seen to take `ns`; `old`: the
+// estimate till now. Where they differ by themselves, the shorter of the two.
+Learnt EstimateTable::OwnLength(Entry& e, uint64_t ns, uint64_t old, uint64_t times) noexcept {
+  Least least = Least::From(e.least.load(std::memory_order_relaxed));
+  const bool settled = least.Settled();
+  least.Add(ns);
+  e.least.store(least.Word(), std::memory_order_relaxed);
+  const uint64_t word = e.first.load(std::memory_order_relaxed);
+  First first = First::From(word);
+  if (word != First::kOver && !settled && first.count + times <= First::kMost) {
+    const uint64_t shorter = first.count * least.ns;
+    const uint64_t over = first.ns > shorter ? first.ns - shorter : 0;
+    first = {first.ns - over + least.ns * times, first.count + times};
+    e.first.store(first.ns < First::kOver >> 16 ? first.Word() : First::kOver,
+                  std::memory_order_relaxed);
+    return {least.ns, times, over};
+  }
+  e.first.store(First::kOver, std::memory_order_relaxed);
+  if (least.Holds()) return {least.ns, times, 0};
+  return {old == 0 || ns < old ? ns : old, times, 0};
+}
+
 EstimateTable::Entry* EstimateTable::Find(uint64_t key, bool add) noexcept {
   Row& row = row_[(key >> 20) % kRows];
   for (Entry& e : row.entry)
@@ -28,6 +91,8 @@ EstimateTable::Entry* EstimateTable::Find(uint64_t key, bool add) noexcept {
   // Which one goes is a matter of the key: no counter to share, no pattern to fall into for long.
   Entry& e = row.entry[(key >> 40) % 4];
   e.value.store(0, std::memory_order_relaxed);
+  e.least.store(0, std::memory_order_relaxed);
+  e.first.store(0, std::memory_order_relaxed);
   e.key.store(key, std::memory_order_relaxed);
   return &e;
 }
@@ -47,10 +112,10 @@ uint64_t EstimateTable::Get(uint64_t key) noexcept {
   return e != nullptr ? e->value.load(std::memory_order_relaxed) >> 16 : 0;
 }
 
-void EstimateTable::Learn(uint64_t key, uint64_t ns) noexcept {
-  Entry* e = Find(key, false);
-  if (e == nullptr) return;  // forgotten meanwhile
+Learnt EstimateTable::Learn(uint64_t key, uint64_t ns) noexcept {
   if (ns == 0) ns = 1;
+  Entry* e = Find(key, false);
+  if (e == nullptr) return {ns, 1, 0};  // forgotten meanwhile
   if (ns > kLongestNs) ns = kLongestNs;
   const uint64_t value = e->value.load(std::memory_order_relaxed);
   const uint64_t old = value >> 16;
@@ -62,6 +127,8 @@ void EstimateTable::Learn(uint64_t key, uint64_t ns) noexcept {
     now = ns < old / 2 ? ns : ns < old ? (old + ns + 1) / 2 : old + (up < old / 2 ? up : old / 2);
   }
   e->value.store(now << 16 | (value & kUses), std::memory_order_relaxed);
+  const uint64_t unknown = (value & kUses) != 0 ? value & kUses : 1;
+  return OwnLength(*e, ns, old, old != 0 ? RelearnAfter(old) : unknown);
 }
 
 }  // namespace divvy::shim

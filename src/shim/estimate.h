@@ -1,6 +1,7 @@
 // How long operations that are alike take: a moving average by key, in a fixed table of the
 // process. Any thread, lock-free, no allocation; a full row forgets one of its own. An estimate
-// only spaces markers and bounds what is in flight; what a tenant is billed is measured.
+// spaces markers, bounds what is in flight, and stands for the length of those that are not timed
+// themselves; what the arbiter bills is seen by the daemon.
 #pragma once
 
 #include <atomic>
@@ -13,24 +14,34 @@ struct Estimate {
   bool learn;   // this one is to be measured: unknown, or its turn has come again
 };
 
+// A timed one was added.
+struct Learnt {
+  uint64_t ns;       // the length that it, and those that it stands for, are taken to have had
+  uint64_t times;    // so many: itself, and those like it since the one that was timed before
+  uint64_t over_ns;  // what those before it were taken to have had too much
+};
+
 class EstimateTable {
  public:
-  static constexpr unsigned kRows = 512;    // of four: one cache line each
+  static constexpr unsigned kRows = 512;    // of four: two cache lines each
   static constexpr unsigned kRelearn = 64;  // uses of a short operation between two samples
 
   // Counts one use.
   Estimate Use(uint64_t key) noexcept;
-  void Learn(uint64_t key, uint64_t ns) noexcept;
+  Learnt Learn(uint64_t key, uint64_t ns) noexcept;
   uint64_t Get(uint64_t key) noexcept;  // counts nothing
 
  private:
   struct Entry {
     std::atomic<uint64_t> key;
     std::atomic<uint64_t> value;  // ns << 16 | uses
+    std::atomic<uint64_t> least;  // Least
+    std::atomic<uint64_t> first;  // First
   };
   struct alignas(64) Row {
     Entry entry[4];
   };
+  static Learnt OwnLength(Entry& e, uint64_t ns, uint64_t old, uint64_t times) noexcept;
   // Zero is a valid empty table. `add`: makes room if it is not there.
   Entry* Find(uint64_t key, bool add) noexcept;
   Row row_[kRows];

@@ -37,6 +37,7 @@ struct Probe {
   bool record;  // divvy record wants it
   uint64_t key;
   uint64_t gap_ns;
+  uint64_t assumed_ns;  // what it was estimated at
 };
 constexpr unsigned kProbes = 64;
 

@@ -139,17 +139,46 @@ bool AskOldest(DeviceMeter& meter, LaneState& lane) noexcept {
   return mine;
 }
 
-void Reached(const QueuedMarker& marker) noexcept {
+// What the operations that it timed, and those that it stands for, ran beyond their estimates.
+int64_t Reached(const QueuedMarker& marker) noexcept {
   if (marker.event >= 0) GiveEvent(marker.event);
-  if (marker.probe < 0) return;
+  if (marker.probe < 0) return 0;
+  int64_t beyond_ns = 0;
   uint64_t ns;
   if (ReadProbe(marker.probe, &ns)) {
     const Probe& probe = ProbeAt(marker.probe);
-    if (EstimateTable* table = g_process.estimates.load(std::memory_order_acquire))
-      table->Learn(probe.key, ns);
+    if (EstimateTable* table = g_process.estimates.load(std::memory_order_acquire)) {
+      const Learnt learnt = table->Learn(probe.key, ns);
+      // Those that are recorded are timed one by one.
+      beyond_ns = static_cast<int64_t>(learnt.ns - probe.assumed_ns) *
+                      static_cast<int64_t>(probe.record ? 1 : learnt.times) -
+                  static_cast<int64_t>(learnt.over_ns);
+    }
     if (probe.record) WriteRecord(probe, ns);
   }
   GiveProbe(marker.probe);
+  return beyond_ns;
+}
+
+// Streams with work share the device. This one has just ended some.
+unsigned LanesBusyWith(const DeviceMeter& meter, const LaneState& lane) noexcept {
+  unsigned busy = 1;
+  const uint32_t used = meter.used.load(std::memory_order_acquire);
+  for (uint32_t i = 0; i < used; ++i) {
+    const LaneState& other = meter.lane[i];
+    busy += &other != &lane && meter.shared->lane[i].marker.load(std::memory_order_relaxed) !=
+                                   other.last_word.load(std::memory_order_relaxed);
+  }
+  return busy;
+}
+
+// The counter only grows: what an estimate put in too much is taken off what comes next.
+void CountRan(DeviceMeter& meter, int64_t ns) noexcept {
+  const int64_t sum = meter.ran_owed_ns.exchange(0, std::memory_order_relaxed) + ns;
+  if (sum < 0)
+    meter.ran_owed_ns.fetch_add(sum, std::memory_order_relaxed);
+  else
+    meter.shared->ran_ns.fetch_add(static_cast<uint64_t>(sum), std::memory_order_relaxed);
 }
 
 // Takes what is done off the queue and off what is in flight. `all`: whatever the GPU says.
@@ -170,8 +199,10 @@ bool Pop(DeviceMeter& meter, LaneState& lane, uint64_t word, bool all) noexcept 
   lane.done_ns += finished_ns;
   lane.ring_lock.Unlock();
   if (finished_ns != 0) meter.in_flight_ns.fetch_sub(finished_ns, std::memory_order_relaxed);
-  for (unsigned i = 0; i < count; ++i) Reached(reached[i]);
+  auto ran_ns = static_cast<int64_t>(finished_ns);
+  for (unsigned i = 0; i < count; ++i) ran_ns += Reached(reached[i]);
   if (count == 0 && finished_ns == 0) return false;
+  if (ran_ns != 0) CountRan(meter, ran_ns / LanesBusyWith(meter, lane));
   meter.progress.fetch_add(1, std::memory_order_relaxed);
   meter.forced_running.store(0, std::memory_order_relaxed);
   meter.free_passes.store(0, std::memory_order_relaxed);

@@ -5,6 +5,7 @@
 
 #include "src/shim/attach.h"
 #include "src/shim/capture.h"
+#include "src/shim/contexts.h"
 #include "src/shim/driver.h"
 #include "src/shim/events.h"
 #include "src/shim/marker.h"
@@ -39,6 +40,15 @@ void EachMetered(const Body& body) noexcept {
   for (uint32_t bits = g_process.metering.load(std::memory_order_relaxed); bits != 0;
        bits &= bits - 1)
     if (DeviceMeter* m = MeterIfAny(static_cast<unsigned>(__builtin_ctz(bits)))) body(*m);
+}
+
+// Of the device that the thread works on; nullptr if that is not metered now.
+DeviceMeter* MeterHere() noexcept {
+  const uint32_t only = g_process.only_device.load(std::memory_order_relaxed);
+  const int local = only != 0 ? static_cast<int>(only) - 1 : CurrentPlace().device;
+  const uint32_t bits = g_process.metering.load(std::memory_order_relaxed);
+  return local >= 0 && (bits >> local & 1) != 0 ? MeterIfAny(static_cast<unsigned>(local))
+                                                : nullptr;
 }
 
 // The lane of a stream that has one already, on whatever device; entered.
@@ -159,7 +169,6 @@ uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, uint64_t bound_ns,
   if (known.ns == 0) return bound_ns / kUnknownInFlight + 1;
   mean = mean == 0 ? known.ns : mean - mean / 16 + known.ns / 16;
   meter.mean_ns.store(mean, std::memory_order_relaxed);
-  meter.shared->estimate_ns.store(mean, std::memory_order_relaxed);
   return known.ns;
 }
 
@@ -221,6 +230,7 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
     if (out->probe >= 0) {
       Probe& probe = ProbeAt(out->probe);
       probe.key = op.key;
+      probe.assumed_ns = estimate_ns;
       probe.device = meter.index;
       probe.kind = static_cast<uint8_t>(op.kind);
       probe.record = pace.each_op;
@@ -308,19 +318,32 @@ void MeterBeforeCopy(CUstream stream, uint64_t bytes, CopyMark* mark) noexcept {
   if (IsCapturing(stream, false)) return;
   const StreamName name = NameOf(stream);
   mark->stream = stream;
-  EachMetered([&](DeviceMeter& meter) {
-    LaneState* lane = FindLane(meter, name);
-    if (lane == nullptr || mark->lane != nullptr || !EnterLane(*lane, name.key)) return;
-    Add(meter.shared->copies, 1);
-    Add(meter.shared->copied_bytes, bytes);
-    if (bytes < kShortCopy || !MayMark(meter, *lane) ||
-        !PutMarker(meter, *lane, stream, MarkerKind::kPaused, -1)) {
-      LeaveLane(*lane);
-      return;
-    }
-    mark->meter = &meter;
-    mark->lane = lane;
+  LaneState* lane = nullptr;  // entered
+  DeviceMeter* meter = nullptr;
+  EachMetered([&](DeviceMeter& m) {
+    LaneState* its = lane == nullptr ? FindLane(m, name) : nullptr;
+    if (its == nullptr || !EnterLane(*its, name.key)) return;
+    meter = &m;
+    lane = its;
   });
+  if (lane == nullptr) {
+    // A stream that has only copied so far.
+    meter = MeterHere();
+    if (meter == nullptr) return;
+    uint64_t key = name.key;
+    if (bytes >= kShortCopy) lane = ClaimLane(*meter, name, stream, &key);
+    if (key == kSharedByAll || (lane != nullptr && !EnterLane(*lane, key))) lane = nullptr;
+  }
+  Add(meter->shared->copies, 1);
+  Add(meter->shared->copied_bytes, bytes);
+  if (lane == nullptr) return;
+  if (bytes < kShortCopy || !MayMark(*meter, *lane) ||
+      !PutMarker(*meter, *lane, stream, MarkerKind::kPaused, -1)) {
+    LeaveLane(*lane);
+    return;
+  }
+  mark->meter = meter;
+  mark->lane = lane;
 }
 
 void MeterAfterCopy(CopyMark* mark) noexcept {
@@ -331,24 +354,15 @@ void MeterAfterCopy(CopyMark* mark) noexcept {
 
 uint64_t MeterBlockingCopy(CUstream stream, uint64_t bytes) noexcept {
   MeterBeforeWait(stream);
-  bool counted = false;
-  EachMetered([&](DeviceMeter& meter) {
-    if (counted) return;
-    Add(meter.shared->copies, 1);
-    Add(meter.shared->copied_bytes, bytes);
-    counted = true;
-  });
+  if (DeviceMeter* meter = MeterHere()) {
+    Add(meter->shared->copies, 1);
+    Add(meter->shared->copied_bytes, bytes);
+  }
   return MonotonicNs();
 }
 
 void MeterAfterBlockingCopy(uint64_t began_ns) noexcept {
-  const uint64_t took = MonotonicNs() - began_ns;
-  bool counted = false;
-  EachMetered([&](DeviceMeter& meter) {
-    if (counted) return;
-    Add(meter.shared->copy_ns, took);
-    counted = true;
-  });
+  if (DeviceMeter* meter = MeterHere()) Add(meter->shared->copy_ns, MonotonicNs() - began_ns);
   MeterAfterWait();
 }
 

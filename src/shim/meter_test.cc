@@ -166,6 +166,107 @@ TEST_F(MeterTest, AnUnknownOperationIsTimed) {
   EXPECT_EQ(meter().in_flight_ns, 0u);
 }
 
+TEST_F(MeterTest, WhatRanIsCountedByTheGpusClock) {
+  // Unknown at first: the timed one stands for those that came before it was known.
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Launch(StreamAt(0), 70 * kUs), CUDA_SUCCESS);
+  EXPECT_EQ(meter().ran_ns, 0u);  // nothing has ended
+  gpu.RunAll();
+  hook_cuStreamQuery(StreamAt(0));
+  EXPECT_NEAR(static_cast<double>(meter().ran_ns), 3 * 70 * kUs, 10);
+  // Known: so many times what it takes, whenever that is seen.
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_EQ(Launch(StreamAt(0), 70 * kUs), CUDA_SUCCESS);
+    if (i % 7 != 0) continue;
+    gpu.RunAll();
+    hook_cuStreamQuery(StreamAt(0));
+  }
+  hook_cuStreamSynchronize(StreamAt(0));
+  EXPECT_NEAR(static_cast<double>(meter().ran_ns), 203 * 70 * kUs, 1000);
+}
+
+// What an operation is taken to have run: the mean of `lengths`' samples' verdicts.
+double OwnOf(const std::function<uint64_t(int)>& length, int count) {
+  auto table = std::make_unique<EstimateTable>();
+  table->Use(KeyOf(1));
+  double sum = 0;
+  for (int i = 0; i < count; ++i) {
+    const Learnt learnt = table->Learn(KeyOf(1), length(i));
+    sum += static_cast<double>(learnt.ns) - static_cast<double>(learnt.over_ns);
+  }
+  return sum / count;
+}
+
+TEST(Estimates, WhatTakesTheSameTimeIsKnownThroughOthersSlices) {
+  // Two in three have others' time in them, the first among them.
+  const auto sliced = [](int i) {
+    return 10000 * kUs + (i % 3 != 1 ? 1100 * kUs * (1 + i % 5) : 0);
+  };
+  EXPECT_NEAR(OwnOf(sliced, 600), 10000.0 * kUs, 100.0 * kUs);
+  EXPECT_EQ(OwnOf([](int) { return 260 * kUs; }, 100), 260.0 * kUs);
+}
+
+TEST(Estimates, AShorterOneSaysThatTheFirstHeldOthersTime) {
+  // One in nine is whole, the last of them.
+  const auto sliced = [](int i) {
+    return i % 9 == 8 ? 10000 * kUs : (13000 + i * 7919 % 5000) * kUs;
+  };
+  EXPECT_NEAR(OwnOf(sliced, 9), 10000.0 * kUs, 1.0 * kUs);
+  // A few operations of 1 ms between others' slices of 1.06 ms.
+  const uint64_t few[] = {3700, 2119, 1059, 2119, 2119, 3180, 2119, 2119, 3180, 2119};
+  EXPECT_NEAR(OwnOf([&](int i) { return few[i] * kUs; }, 10), 1059.0 * kUs, 1.0 * kUs);
+}
+
+TEST(Estimates, WhatChangesIsFollowed) {
+  EXPECT_NEAR(OwnOf([](int i) { return (i < 500 ? 100 : 300) * kUs; }, 1000), 200.0 * kUs,
+              15.0 * kUs);
+  EXPECT_NEAR(OwnOf([](int i) { return (i < 500 ? 300 : 100) * kUs; }, 1000), 200.0 * kUs,
+              15.0 * kUs);
+}
+
+TEST(Estimates, WhatDiffersByItselfLeansToTheShortSide) {
+  const double mean = OwnOf([](int i) { return (100 + i * 7919 % 201) * kUs; }, 2000);
+  EXPECT_GT(mean, 130.0 * kUs);
+  EXPECT_LT(mean, 200.0 * kUs);
+}
+
+TEST_F(MeterTest, OthersTimeInATimedOperationIsNotItsOwn) {
+  Learn(400 * kUs);
+  const uint64_t before = meter().ran_ns;
+  // Each eighth is timed; half of these take three times as long, for others have the device.
+  for (int i = 0; i < 64; ++i) {
+    ASSERT_EQ(Launch(StreamAt(0), 400 * kUs), CUDA_SUCCESS);
+    if (i % 16 == 15) {
+      gpu.Step(StreamAt(0));  // the start marker
+      gpu.Step(StreamAt(0));  // the event before it
+      gpu.Queue(StreamAt(50), {FakeGpu::Item::kKernel, 800 * kUs});
+      gpu.Run(StreamAt(50));
+    }
+    gpu.RunAll();
+    hook_cuStreamSynchronize(StreamAt(0));
+    if (i == 15) EXPECT_GT(g_process.estimates.load()->Get(KeyOf(400 * kUs)), 500 * kUs);
+  }
+  // What was counted too much comes off what is counted next.
+  const auto owed = static_cast<double>(MeterIfAny(0)->ran_owed_ns.load());
+  EXPECT_NEAR(static_cast<double>(meter().ran_ns - before) + owed, 64 * 400 * kUs,
+              64 * 400 * kUs * 0.01);
+}
+
+TEST_F(MeterTest, StreamsSideBySideAreNotCountedTwice) {
+  Learn(100 * kUs, StreamAt(0));
+  const uint64_t before = meter().ran_ns;
+  for (int i = 0; i < 4; ++i)
+    for (int s = 0; s < 2; ++s) ASSERT_EQ(Launch(StreamAt(s), 100 * kUs), CUDA_SUCCESS);
+  for (int i = 0; i < 4; ++i) {
+    for (int s = 0; s < 2; ++s) {
+      gpu.Run(StreamAt(s));
+      hook_cuStreamQuery(StreamAt(s));
+    }
+  }
+  const auto ran = static_cast<double>(meter().ran_ns - before);
+  EXPECT_GT(ran, 350.0 * kUs);
+  EXPECT_LE(ran, 550.0 * kUs);
+}
+
 TEST_F(MeterTest, UnknownOperationsDoNotRunAhead) {
   std::thread runs([&] {
     for (int i = 0; i < 20; ++i) ASSERT_EQ(Launch(StreamAt(0), 30000 * kUs), CUDA_SUCCESS);
@@ -300,6 +401,30 @@ TEST_F(MeterTest, LongCopiesArePauses) {
   EXPECT_EQ(meter().copied_bytes, (1u << 20) + 1000);
   hook_cuMemcpyHtoD_v2(0, "", 5000);
   EXPECT_EQ(meter().copies, 3u);
+}
+
+TEST_F(MeterTest, AStreamThatOnlyCopiesIsSeenToCopy) {
+  Learn(10 * kUs, StreamAt(0));
+  hook_cuMemcpyHtoDAsync_v2(0, "", 1000, StreamAt(5));  // too short to be told, but counted
+  EXPECT_EQ(meter().copies, 1u);
+  EXPECT_TRUE(gpu.Words(StreamAt(5)).empty());
+  hook_cuMemcpyHtoDAsync_v2(0, "", 1 << 20, StreamAt(5));
+  EXPECT_EQ(meter().copies, 2u);
+  EXPECT_EQ(meter().copied_bytes, (1u << 20) + 1000);
+  EXPECT_EQ(gpu.Words(StreamAt(5)), (std::vector<uint64_t>{MarkerWord(0, MarkerKind::kPaused),
+                                                           MarkerWord(0, MarkerKind::kStart)}));
+  EXPECT_FALSE(Read().copying);
+  gpu.Step(StreamAt(5));  // the short copy
+  gpu.Step(StreamAt(5));  // the marker before the long one
+  EXPECT_TRUE(Read().copying);
+  EXPECT_EQ(Read().issued, Read().done);
+  gpu.RunAll();
+  EXPECT_FALSE(Read().copying);
+  // What it launches afterwards is metered as ever.
+  ASSERT_EQ(Launch(StreamAt(5), 10 * kUs), CUDA_SUCCESS);
+  EXPECT_TRUE(gpu.Words(StreamAt(5)).back() == MarkerWord(1, MarkerKind::kDone));
+  gpu.RunAll();
+  EXPECT_EQ(Read().done, 2u);
 }
 
 // --- errors and ends ---

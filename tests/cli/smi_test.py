@@ -1,11 +1,20 @@
 """divvy smi: inside of a share it shows the share and its own processes, outside the devices."""
 import json
 import os
+import time
 import unittest
 
-from harness import DIVVY, UNPRIVILEGED, DivvyTest, GiB, can_isolate, main
+from harness import DIVVY, LONG, UNPRIVILEGED, DivvyTest, GiB, can_isolate, main
 
 MiB = 1 << 20
+
+
+def until(look):
+    end = time.monotonic() + LONG
+    while not look():
+        if time.monotonic() > end:
+            raise AssertionError("never so")
+        time.sleep(0.02)
 
 
 class Smi(DivvyTest):
@@ -49,6 +58,22 @@ class Smi(DivvyTest):
         self.assertEqual(len(report["devices"]), 2)
         self.assertGreater(report["devices"][1]["total_bytes"], 64 * GiB)
         self.assertEqual([len(d["processes"]) for d in report["devices"]], [0, 1])
+
+    def test_utilisation_is_the_shares(self):
+        self.start(*self.run_args("--name", "busy", "--gpu", "0"), DIVVY, "load", "--kernel", "1ms", "--for", "10m",
+                   "--every", "100ms")
+        self.line(self.started[-1])
+        until(lambda: self.json("smi", "--sim", self.sim)["devices"][0]["utilization_percent"] > 50)
+
+        def seen(script, *options):
+            return json.loads(self.inside(script, "--gpu", "0", *options))["devices"][0]["utilization_percent"]
+        self.assertEqual(seen(f"sleep 1; '{DIVVY}' smi -o json"), 0)
+        # A kernel of 1 ms twenty times a second: 2 % of the device, 20 % of this share.
+        part = seen(f"'{DIVVY}' load --kernel 1ms --rate 20 --for 50s >/dev/null & for i in $(seq 100); do sleep 0.2; "
+                    f"'{DIVVY}' smi -o json >'{self.dir}/said'; grep -q 'percent\": 0' '{self.dir}/said' || break; done; "
+                    f"kill $!; cat '{self.dir}/said'", "--compute-max", "10")
+        self.assertGreater(part, 0)
+        self.assertLess(part, 60)
 
     def test_text(self):
         done = self.divvy("smi", "--sim", self.sim)

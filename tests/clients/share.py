@@ -29,11 +29,20 @@ class Share:
         self.runtime = tempfile.mkdtemp(prefix="divvy-clients-")
         self.environment = dict(CLEAN, DIVVY_RUNTIME_DIR=self.runtime)
 
-    def run(self, prefix, command, mem=MEM, **more):
-        return subprocess.run(
-            [*prefix, f"{BUILD}/bin/divvy", "run", "--sim", self.profile, "--mem", str(mem), "--",
-             *command],
-            env=self.environment, capture_output=True, text=True, timeout=60, check=False, **more)
+    def command(self, prefix, command, mem=MEM, options=()):
+        return [*prefix, f"{BUILD}/bin/divvy", "run", "--sim", self.profile, "--mem", str(mem), *options, "--",
+                *command]
+
+    def run(self, prefix, command, mem=MEM, options=(), **more):
+        return subprocess.run(self.command(prefix, command, mem, options), env=self.environment,
+                              capture_output=True, text=True, timeout=60, check=False, **more)
+
+    def neighbour(self):
+        """Another tenant of GPU 0, which keeps it busy until it is terminated."""
+        return subprocess.Popen(
+            self.command([], [f"{BUILD}/bin/divvy", "load", "--kernel", "1ms", "--for", "10m"], 1 << 30,
+                         ["--gpu", "0", "--compute", "50"]),
+            env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def close(self):
         subprocess.run([f"{BUILD}/bin/divvy", "daemon", "stop", "--sim", self.profile],

@@ -71,17 +71,60 @@ def gpustat(run):
     return f"{seen[0]['name']}: {seen[0]['memory.used']} of {seen[0]['memory.total']} MiB"
 
 
+# Of GPU 0, which a neighbour keeps busy: a kernel of 1 ms twenty times a second is 2 % of the device
+# and 20 % of this share; the device itself says about 100.
+CAPPED = ["--gpu", "0", "--compute", "5", "--compute-max", "10"]
+LIGHT = f"{share.BUILD}/bin/divvy load --kernel 1ms --rate 20 --for 50s >/dev/null & "
+
+
+def utilisation(run):
+    def seen(what):
+        return json.loads(output(run(["sh", "-c", what], options=CAPPED)))
+
+    def of_share(what, value):
+        if not 5 <= value <= 60:
+            raise Wrong(f"{what} of the share: {value}")
+    busy = seen(f"{LIGHT} {BIN}/python {HERE}/nvml_use_client.py; kill $!")
+    of_share("utilisation rates", busy["gpu"])
+    of_share("the newest samples", max(busy["samples"]))
+    expect("processes with a utilisation", len(busy["processes"]), 1)
+    of_share("its process", busy["processes"][0][1])
+    if busy["memory"] > busy["gpu"] or (busy["pstates"] is not None and busy["pstates"] > 60):
+        raise Wrong(f"memory, pstates: {busy}")
+    idle = seen(f"exec {BIN}/python {HERE}/nvml_use_client.py idle")
+    expect("utilisation of one that does nothing", (idle["gpu"], idle["memory"], idle["samples"]),
+           (0, 0, [0] * len(idle["samples"])))
+    # As people see it.
+    screen = seen(f"{LIGHT} sleep 3; {BIN}/gpustat --json; kill $!")["gpus"][0]
+    if not screen["utilization.gpu"] <= 60:
+        raise Wrong(f"gpustat: {screen['utilization.gpu']} %")
+    program = "import json, nvitop; print(json.dumps(nvitop.Device(0).gpu_utilization()))"
+    shown = seen(f"{LIGHT} sleep 3; {BIN}/python -c '{program}'; kill $!")
+    if not shown <= 60:
+        raise Wrong(f"nvitop: {shown} %")
+    return f"{busy['gpu']} % of its share, samples {busy['samples']}, gpustat {screen['utilization.gpu']} %, nvitop {shown} %"
+
+
 def main():
     failed = 0
     with share.Share("h100x4") as tenant:  # of four devices it has a share of one
         for delivery, prefix in share.deliveries().items():
             for client in (bindings, nvml, nvitop, gpustat):
                 try:
-                    shown = client(lambda command, p=prefix: tenant.run(p, command))
+                    shown = client(lambda command, p=prefix, **more: tenant.run(p, command, **more))
                     print(f"{client.__name__:9} {delivery:12} {shown}")
                 except (Wrong, ValueError, KeyError, subprocess.TimeoutExpired) as e:
                     print(f"{client.__name__:9} {delivery:12} FAILED {type(e).__name__}: {e}")
                     failed += 1
+        neighbour = tenant.neighbour()
+        try:
+            print(f"utilisation {utilisation(lambda command, **more: tenant.run([], command, **more))}")
+        except (Wrong, ValueError, KeyError, subprocess.TimeoutExpired) as e:
+            print(f"utilisation FAILED {type(e).__name__}: {e}")
+            failed += 1
+        finally:
+            neighbour.terminate()
+            neighbour.wait()
     return 1 if failed else 0
 
 

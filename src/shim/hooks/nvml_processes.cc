@@ -1,5 +1,4 @@
-// NVML's processes and utilisation: a tenant sees its own processes only. Utilisation is the whole
-// device's for now.
+// NVML's processes: a tenant sees its own only. What they use: nvml_utilization.cc.
 #include <string.h>
 
 #include "src/shim/hooks/nvml_hook.h"
@@ -74,27 +73,6 @@ nvmlReturn_t hook_nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
   return r;
 }
 
-nvmlReturn_t hook_nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
-                                                  nvmlProcessUtilizationSample_t* utilization,
-                                                  unsigned int* processSamplesCount,
-                                                  unsigned long long lastSeenTimeStamp) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetProcessUtilization,
-                   (device, utilization, processSamplesCount, lastSeenTimeStamp));
-  const nvmlReturn_t r = g_nvml.nvmlDeviceGetProcessUtilization(
-      device, utilization, processSamplesCount, lastSeenTimeStamp);
-  if (r == NVML_SUCCESS) KeepOwn(processSamplesCount, utilization);
-  return r;
-}
-
-nvmlReturn_t hook_nvmlDeviceGetProcessesUtilizationInfo(
-    nvmlDevice_t device, nvmlProcessesUtilizationInfo_t* procesesUtilInfo) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetProcessesUtilizationInfo, (device, procesesUtilInfo));
-  const nvmlReturn_t r = g_nvml.nvmlDeviceGetProcessesUtilizationInfo(device, procesesUtilInfo);
-  if (r == NVML_SUCCESS)
-    KeepOwn(&procesesUtilInfo->processSamplesCount, procesesUtilInfo->procUtilArray);
-  return r;
-}
-
 nvmlReturn_t hook_nvmlDeviceGetEncoderSessions(nvmlDevice_t device, unsigned int* sessionCount,
                                                nvmlEncoderSessionInfo_t* sessionInfos) noexcept {
   DIVVY_NVML_ENTER(nvmlDeviceGetEncoderSessions, (device, sessionCount, sessionInfos));
@@ -111,59 +89,11 @@ nvmlReturn_t hook_nvmlDeviceGetFBCSessions(nvmlDevice_t device, unsigned int* se
   return r;
 }
 
-nvmlReturn_t hook_nvmlDeviceGetAccountingPids(nvmlDevice_t device, unsigned int* count,
-                                              unsigned int* pids) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetAccountingPids, (device, count, pids));
-  const nvmlReturn_t r = g_nvml.nvmlDeviceGetAccountingPids(device, count, pids);
-  if (r != NVML_SUCCESS || pids == nullptr) return r;
-  unsigned own = 0;
-  for (unsigned i = 0; i < *count; ++i)
-    if (NvmlOwnProcess(pids[i])) pids[own++] = pids[i];
-  *count = own;
-  return r;
-}
-
-nvmlReturn_t hook_nvmlDeviceGetAccountingStats(nvmlDevice_t device, unsigned int pid,
-                                               nvmlAccountingStats_t* stats) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetAccountingStats, (device, pid, stats));
-  if (!NvmlOwnProcess(pid)) return NVML_ERROR_NOT_FOUND;
-  return g_nvml.nvmlDeviceGetAccountingStats(device, pid, stats);
-}
-
-nvmlReturn_t hook_nvmlDeviceGetAccountingStats_v2(nvmlDevice_t device,
-                                                  nvmlAccountingStats_v2_t* stats) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetAccountingStats_v2, (device, stats));
-  if (stats != nullptr && !NvmlOwnProcess(stats->pid)) return NVML_ERROR_NOT_FOUND;
-  return g_nvml.nvmlDeviceGetAccountingStats_v2(device, stats);
-}
-
 nvmlReturn_t hook_nvmlSystemGetProcessName(unsigned int pid, char* name,
                                            unsigned int length) noexcept {
   DIVVY_NVML_ENTER(nvmlSystemGetProcessName, (pid, name, length));
   if (!NvmlOwnProcess(pid)) return NVML_ERROR_NOT_FOUND;
   return g_nvml.nvmlSystemGetProcessName(pid, name, length);
-}
-
-// --- utilisation ---
-
-nvmlReturn_t hook_nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
-                                                nvmlUtilization_t* utilization) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetUtilizationRates, (device, utilization));
-  return g_nvml.nvmlDeviceGetUtilizationRates(device, utilization);
-}
-nvmlReturn_t hook_nvmlDeviceGetDynamicPstatesInfo(
-    nvmlDevice_t device, nvmlGpuDynamicPstatesInfo_t* pDynamicPstatesInfo) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetDynamicPstatesInfo, (device, pDynamicPstatesInfo));
-  return g_nvml.nvmlDeviceGetDynamicPstatesInfo(device, pDynamicPstatesInfo);
-}
-nvmlReturn_t hook_nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t type,
-                                       unsigned long long lastSeenTimeStamp,
-                                       nvmlValueType_t* sampleValType, unsigned int* sampleCount,
-                                       nvmlSample_t* samples) noexcept {
-  DIVVY_NVML_ENTER(nvmlDeviceGetSamples,
-                   (device, type, lastSeenTimeStamp, sampleValType, sampleCount, samples));
-  return g_nvml.nvmlDeviceGetSamples(device, type, lastSeenTimeStamp, sampleValType, sampleCount,
-                                     samples);
 }
 
 }  // namespace divvy::shim

@@ -239,6 +239,13 @@ void FakeGpu::Run(CUstream stream, unsigned kernels) {
     queue.pop_front();
   }
 }
+void FakeGpu::Step(CUstream stream) {
+  std::lock_guard lock(mu_);
+  std::deque<Item>& queue = stream_[NameOf(stream)];
+  if (queue.empty()) return;
+  Do(queue.front());
+  queue.pop_front();
+}
 unsigned FakeGpu::Kernels(CUstream stream) {
   std::lock_guard lock(mu_);
   unsigned n = 0;

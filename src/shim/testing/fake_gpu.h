@@ -33,6 +33,8 @@ class FakeGpu {
   void RunAll();
   // Runs up to and with the next `kernels` kernels of that stream, and the markers after them.
   void Run(CUstream stream, unsigned kernels = 1);
+  // Runs the next thing that is queued there, whatever it is.
+  void Step(CUstream stream);
   // What is queued: kernels, and words that a lane is still to get, in stream order.
   unsigned Kernels(CUstream stream);
   std::vector<uint64_t> Words(CUstream stream);
