@@ -77,7 +77,8 @@ class Server {
   std::string socket() const { return dir_ + "/divvyd.sock"; }
   // As after a start; what was made before does not pile up.
   void Clear() {
-    for (const Json& tenant : (*node_->TenantsJson(""))["tenants"])
+    const Json all = node_->TenantsJson("").value();
+    for (const Json& tenant : all["tenants"])
       static_cast<void>(node_->DeleteTenant(tenant["name"], true));
   }
 
