@@ -81,8 +81,8 @@ void Node::AuditCompute(unsigned device, const std::vector<device::ProcessUse>& 
       tenant.shares[of.share].unseen = {};
       continue;
     }
-    if (used ||
-        seen_ns > 0)  // also the first stretch without any use; then there is no more to say
+    // Also of the first stretch without any use; then there is no more to say.
+    if (used || seen_ns > 0)
       compute_.Seen(tenant.id, of.share, arbiter::Nanos(static_cast<int64_t>(seen_ns)),
                     arbiter::Nanos(static_cast<int64_t>(from)));
     used = seen_ns > 0;

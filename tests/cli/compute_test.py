@@ -94,59 +94,54 @@ class Compute(harness.DivvyTest):
                              "nothing")
 
 
-class InsideItsWindow(harness.DivvyTest):
+class Halves(harness.DivvyTest):
+    """Tenants with half of the device each, whose progress can be waited for."""
+
+    def half(self, name, *work):
+        p = self.start(*self.run_args("--name", name, "--compute", "50"), DIVVY, "load", *work,
+                       "--for", "1h", "--every", "20ms", "-o", "json")
+        self.line(p)
+        return p
+
+    def more(self, p, operations):
+        begun = json.loads(self.line(p))["done"]
+        while json.loads(self.line(p))["done"] < begun + operations:
+            pass
+
+
+class InsideItsWindow(Halves):
     """A tenant that is stopped or killed while it holds the device."""
 
     def test_stopped_and_killed(self):
-        def load(name):
-            p = self.start(*self.run_args("--name", name, "--compute", "50"), DIVVY, "load",
-                           "--kernel", "200us", "--sync-every", "0", "--for", "1h", "--every",
-                           "20ms", "-o", "json")
-            self.line(p)
-            return p
-
-        def more(p, operations):
-            begun = json.loads(self.line(p))["done"]
-            while json.loads(self.line(p))["done"] < begun + operations:
-                pass
-        a, b = load("a"), load("b")
+        a, b = (self.half(name, "--kernel", "200us", "--sync-every", "0") for name in "ab")
         pid = self.tenants()["a"]["processes"][0]["pid"]
         for _ in range(3):
-            more(a, 20)  # it has just had its window
+            self.more(a, 20)  # it has just had its window
             os.kill(pid, signal.SIGSTOP)
-            more(b, 200)
+            self.more(b, 200)
             os.kill(pid, signal.SIGCONT)
-        more(a, 20)
+        self.more(a, 20)
         os.kill(pid, signal.SIGKILL)
-        more(b, 200)
+        self.more(b, 200)
         self.assertNotEqual(a.wait(harness.LONG), 0)
         until(lambda: "a" not in self.tenants())
-        more(b, 200)
+        self.more(b, 200)
         b.terminate()
         self.finish(b)
 
 
-class LongKernel(harness.DivvyTest):
+class LongKernel(Halves):
     """A kernel that no gate can take back: its neighbour goes on, and it is named."""
 
     def test_a_kernel_of_ten_seconds(self):
-        def load(name, *work):
-            p = self.start(*self.run_args("--name", name, "--compute", "50"), DIVVY, "load", *work,
-                           "--for", "1h", "--every", "20ms", "-o", "json")
-            self.line(p)
-            return p
-        def more(p, operations):
-            begun = json.loads(self.line(p))["done"]
-            while json.loads(self.line(p))["done"] < begun + operations:
-                pass
-        small = load("small", "--kernel", "100us", "--sync-every", "10")
-        long = load("long", "--kernel", "10s")
-        more(small, 300)
+        small = self.half("small", "--kernel", "100us", "--sync-every", "10")
+        long = self.half("long", "--kernel", "10s")
+        self.more(small, 300)
         until(lambda: self.tenants()["long"]["shares"][0]["compute"]["overruns"] > 0)
         self.assertEqual(json.loads(self.line(long))["done"], 0)
         self.assertEqual(self.tenants()["small"]["shares"][0]["compute"]["overruns"], 0)
         long.kill()
-        more(small, 300)
+        self.more(small, 300)
         small.terminate()
         self.finish(small)
 

@@ -33,16 +33,17 @@ CUresult TakePitched(DriverSymbol symbol, Pointer* out, Size* pitch_out, uint64_
   const uint64_t row = (width + kPitchAlignment - 1) & ~(kPitchAlignment - 1);
   uint64_t bytes;
   if (row < width || __builtin_mul_overflow(row, height, &bytes)) bytes = UINT64_MAX;
+  const uint64_t expected = FootprintOf(bytes);
   Pointer pointer = 0;
   Size pitch = 0;
   const CUresult r = TakeCharged(
-      here, Family::kPointer, Kind::kLinear, FootprintOf(bytes), symbol,
+      here, Family::kPointer, Kind::kLinear, expected, symbol,
       [&] { return take(&pointer, &pitch); }, [&] { return static_cast<uint64_t>(pointer); });
   if (r != CUDA_SUCCESS) return r;
   const uint64_t really = FootprintOf(static_cast<uint64_t>(pitch) * height);
-  if (really > FootprintOf(bytes)) {
+  if (really > expected) {
     // The driver's rows are longer than expected: the rest is charged now, or all is undone.
-    const uint64_t more = really - FootprintOf(bytes);
+    const uint64_t more = really - expected;
     if (const Verdict v = Charge(device, more, Kind::kLinear, symbol); v != Verdict::kGranted) {
       const RelaxedCapture relaxed;
       GiveBack(Family::kPointer, pointer, [&] { return g_driver.cuMemFree_v2(pointer); });
