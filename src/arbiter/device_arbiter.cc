@@ -267,12 +267,20 @@ void DeviceArbiter::AdvanceClocks(Nanos now, Nanos elapsed) {
   }
 }
 
-// A thin tenant runs ahead of the device. One whose host stands still while its work waits behind
-// others' was only waiting for answers: it needs windows.
-void DeviceArbiter::WatchThin(Seat& s, Nanos now) {
-  if (!s.thin || !s.outstanding() || s.seen.waiters > 0) return;
-  if (now - s.issue_time < k_.thin_patience) return;
+// A thin tenant runs ahead of the device. One whose host keeps standing still while its work waits
+// behind others' was only waiting for answers: it needs windows. Once proves nothing: hosts are
+// preempted, collect garbage, miss a page.
+void DeviceArbiter::WatchThin(Seat& s, Nanos now, Nanos elapsed) {
+  if (!s.thin) {
+    s.still = 0;
+    return;
+  }
+  if (!s.outstanding() || s.seen.waiters > 0) return;
+  const double stands = now - s.issue_time < k_.thin_patience ? 0 : 1;
+  s.still += (stands - s.still) * std::min(1.0, Ns(elapsed) / Ns(k_.still_memory));
+  if (s.still < k_.still_part) return;
   s.thin = false;
+  s.still = 0;
   s.duty = 1;
   s.thick_until = now + k_.thin_retry;
 }
@@ -288,13 +296,13 @@ bool DeviceArbiter::Presses(Seat& s, Nanos now) {
   return s.seen.waiters > 0 && s.vt + window / 2 / s.part < ahead;
 }
 
-void DeviceArbiter::FindLights(Nanos now) {
+void DeviceArbiter::FindLights(Nanos now, Nanos elapsed) {
   light_wants_ = latency_wants_ = false;
   wanting_heavy_ = 0;
   const double window = Ns(k_.window_longest);
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
-    WatchThin(s, now);
+    WatchThin(s, now, elapsed);
     const bool little = s.service < Ns(k_.light_service);
     const bool may = !s.batch() && s.allowed() && s.trusted(now) && s.vt <= v_[0] + window / s.part;
     s.light = may && (s.latency() || little || s.thin);
@@ -342,7 +350,7 @@ Nanos DeviceArbiter::Tick(Nanos now, const Elsewhere& elsewhere) {
   Bill(now);
   last_ = now;
   Refresh(now, elapsed);
-  FindLights(now);
+  FindLights(now, elapsed);
   MovePhase(now, elsewhere);
   SetGates();
   FindRunning(now);

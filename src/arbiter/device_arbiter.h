@@ -119,6 +119,7 @@ class DeviceArbiter {
     double tokens = 0;   // of the cap, ns
     Progress seen;
     double duty = 1;           // running average: part of the time it had the device alone and ran
+    double still = 0;          // ... part of the time with work waiting in which its host stood
     uint64_t issued_then = 0;  // at the last sign of life
     uint64_t waits_then = 0;
     uint64_t done_then = 0;
@@ -155,9 +156,9 @@ class DeviceArbiter {
   void Refresh(Nanos now, Nanos elapsed);
   void AdvanceClocks(Nanos now, Nanos elapsed);
   void RefreshSeat(Seat& s, Nanos now);
-  void FindLights(Nanos now);
+  void FindLights(Nanos now, Nanos elapsed);
   void FindRunning(Nanos now);
-  void WatchThin(Seat& s, Nanos now);
+  void WatchThin(Seat& s, Nanos now, Nanos elapsed);
   bool Presses(Seat& s, Nanos now);
   void WatchLife(Seat& s, Nanos now);
   void WatchSlow(Seat& s, Nanos now);

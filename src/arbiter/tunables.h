@@ -42,7 +42,9 @@ struct Tunables {
   Nanos duty_settle =
       microseconds(200);  // a tenant is the only one that may run for this long first
 
-  Nanos thin_patience = microseconds(400);  // its host stands still for longer: not thin
+  Nanos thin_patience = microseconds(400);  // no submission for longer: its host stands still
+  Nanos still_memory = milliseconds(40);    // of the running average of standing still
+  double still_part = 0.25;                 // so much of the time: not thin
   Nanos thin_retry = seconds(1);            // ... for this long
 
   // Ends of work.

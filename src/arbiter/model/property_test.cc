@@ -237,6 +237,39 @@ TEST(Properties, ATenSecondKernelIsRepaid) {
   EXPECT_GT(double(world.useful(0)), 14.0e9) << "and the guilty is not punished beyond its debt";
 }
 
+// A host that is preempted for a moment now and then runs ahead of the device all the same.
+TEST(Properties, HostsThatHesitateNowAndThenAreThinStill) {
+  const auto launch = [](double each_us, double hesitates_us) {
+    Step kernel{.kind = StepKind::kKernel, .duration = Duration::Constant(20)};
+    kernel.launch = Duration::Constant(each_us);
+    Program program{{kernel, kernel}};
+    program.steps[0].repeat = 3000;
+    program.steps[1].launch = Duration::Constant(hesitates_us);
+    return program;
+  };
+  const auto shortfall = [&](double hesitates_us) {
+    Mix mix;
+    for (int i = 0; i < 3; ++i) mix.tenants.push_back(Tenant("t", 1, launch(50 + i, hesitates_us)));
+    mix.seconds = 3;
+    mix.warmup_seconds = 1;
+    const WorldResult r = World(mix, 1, &kDefault).Run();
+    double worst = 1;
+    for (size_t i = 0; i < 3; ++i) worst = std::min(worst, Part(r, i));
+    return 1 - 3 * worst;
+  };
+  EXPECT_LT(shortfall(50), .12);
+  EXPECT_LT(shortfall(700), .13);
+  EXPECT_LT(shortfall(3000), .15);
+}
+
+// One that waits for each answer looks thin alone, but its host stands still while others run.
+TEST(Properties, HostsThatWaitForEachAnswerGetWindows) {
+  const Program steps{{Saturating(100).steps[0], Step{.kind = StepKind::kSync}}};
+  const Mix mix = Pair(Tenant("steps", 50, steps), Tenant("fills", 50, Saturating(200)), 4);
+  const WorldResult r = World(mix, 1, &kDefault).Run();
+  for (size_t i : {0, 1}) EXPECT_GT(Part(r, i), .44) << i;
+}
+
 TEST(Properties, ManyTenantsAllGetTheirTurn) {
   Mix mix;
   for (int i = 0; i < 256; ++i) mix.tenants.push_back(Tenant("t", 1, Saturating(100)));
