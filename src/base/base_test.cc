@@ -9,6 +9,7 @@
 #include "src/base/paths.h"
 #include "src/base/percent.h"
 #include "src/base/sim_spec.h"
+#include "src/base/visible.h"
 
 namespace divvy {
 namespace {
@@ -89,6 +90,19 @@ TEST(Paths, MakeRuntimeDirMakesParentsAndRefusesAFile) {
   std::ofstream(dir + "/file") << "x";
   EXPECT_FALSE(paths::MakeRuntimeDir(dir + "/file").ok());
   std::filesystem::remove_all(root);
+}
+
+TEST(Visible, WhatATerminalShouldNotGetIsEscaped) {
+  EXPECT_EQ(Visible("plain text, über €🙂"), "plain text, über €🙂");
+  EXPECT_EQ(Visible("a\nb\x1b[2J\x7f"), "a\\nb\\x1b[2J\\x7f");
+  EXPECT_EQ(Visible("\xff\xc3"), "\\xff\\xc3");           // no UTF-8, cut UTF-8
+  EXPECT_EQ(Visible("\xc0\x80"), "\\xc0\\x80");           // longer than need be
+  EXPECT_EQ(Visible("\xed\xa0\x80"), "\\xed\\xa0\\x80");  // a surrogate
+  EXPECT_EQ(Visible("\xc2\x9bm"), "\\xc2\\x9bm");         // a control character of two bytes
+  EXPECT_EQ(Visible(std::string_view("\0x", 2)), "\\x00x");
+  EXPECT_EQ(Visible("abcdef", 6), "abcdef");
+  EXPECT_EQ(Visible("abcdefg", 6), "abcdef...");
+  EXPECT_EQ(Visible("abcd€", 6), "abcd...");
 }
 
 }  // namespace

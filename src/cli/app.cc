@@ -7,6 +7,7 @@
 
 #include "src/base/error_word.h"
 #include "src/base/sim_spec.h"
+#include "src/base/visible.h"
 
 namespace divvy::cli {
 
@@ -57,9 +58,10 @@ int StatusOf(const Error& error) {
 
 void Fail(const Error& error, int status) {
   std::fflush(stdout);
-  std::fprintf(stderr, "divvy: %s\n", error.message.c_str());
+  const Error shown{error.code, Visible(error.message)};  // one line, whatever a file's name holds
+  std::fprintf(stderr, "divvy: %s\n", shown.message.c_str());
   if (json_errors != nullptr) {
-    PrintJsonLine({{"error", ErrorJson(error)}}, json_errors);
+    PrintJsonLine({{"error", ErrorJson(shown)}}, json_errors);
     std::fflush(json_errors);
   }
   Exit(status);

@@ -1,7 +1,9 @@
 // divvy: the command line. Parses, calls one verb, turns what it threw into an exit status.
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iostream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -102,6 +104,17 @@ int Complain(const CLI::App& app, const CLI::ParseError& error, bool as_json) {
   }
 }
 
+// The status that `status` becomes if what was printed did not get out (a full disk).
+int Printed(int status) {
+  errno = 0;
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good()) return status;
+  if (status != kOk) return status;
+  std::fprintf(stderr, "divvy: stdout: %s: the answer is not complete\n",
+               errno != 0 ? std::strerror(errno) : "cannot be written");
+  return kFailed;
+}
+
 int Main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--") != 0) continue;
@@ -145,12 +158,12 @@ int Main(int argc, char** argv) {
   AddVersion(app);
   try {
     app.parse(Words(argc, argv));
-    std::fflush(stdout);
-    return kOk;
+    return Printed(kOk);
   } catch (const CLI::RuntimeError& end) {
-    return end.get_exit_code();
+    return Printed(end.get_exit_code());
   } catch (const CLI::Success& help) {
-    return app.remaining(/*recurse=*/true).empty() ? app.exit(help) : Complain(app, help, as_json);
+    return app.remaining(/*recurse=*/true).empty() ? Printed(app.exit(help))
+                                                   : Complain(app, help, as_json);
   } catch (const CLI::ParseError& error) {
     return Complain(app, error, as_json);
   } catch (const std::exception& error) {
