@@ -72,6 +72,10 @@ def simulate(trace, policies, seeds, protocols):
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
+def cell(value):
+    return "-" if value is None else f"{value:.2f}"  # none of that kind arrived
+
+
 def compare_published(traces, wanted, published):
     """Runs the published policies; (how many figures were compared, what differs)."""
     compared, wrong = 0, []
@@ -138,9 +142,9 @@ def main():
             goal = f"{GOALS[trace]:.2f}" if policy == "default" and trace in GOALS else ""
             print(f"{trace:12}{policy:9}{m['allocated_percent']:10.2f}{goal:>7}"
                   f"{m['fragmentation_percent_of_total']:11.2f}{m['rejected_before_95_percent']:13.3f}"
-                  f"{m['multi_gpu_accepted_percent']:11.2f}"
+                  f"{cell(m['multi_gpu_accepted_percent']):>11}"
                   + ("" if args.quick else f"{m['churn_accepted_percent']:11.2f}"
-                     f"{m['churn_multi_gpu_accepted_percent']:15.2f}"), flush=True)
+                     f"{cell(m['churn_multi_gpu_accepted_percent']):>15}"), flush=True)
         ours, fgd = means["default"], means["fgd"]
         if ours["allocated_percent"] < GOALS.get(trace, fgd["allocated_percent"]):
             missed.append(f"{trace}: allocated {ours['allocated_percent']}")
@@ -148,7 +152,7 @@ def main():
             missed.append(f"{trace}: fragments {ours['fragmentation_percent_of_total']}")
         if ours["rejected_before_95_percent"] > fgd["rejected_before_95_percent"]:
             missed.append(f"{trace}: rejected before 95 % more than FGD")
-        if ours["multi_gpu_accepted_percent"] < fgd["multi_gpu_accepted_percent"]:
+        if (ours["multi_gpu_accepted_percent"] or 0) < (fgd["multi_gpu_accepted_percent"] or 0):
             missed.append(f"{trace}: fewer multi-GPU requests accepted than FGD")
         if not args.quick and ours["churn_accepted_percent"] < fgd["churn_accepted_percent"]:
             missed.append(f"{trace}: less accepted under churn than FGD")

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 namespace divvy::cli {
@@ -68,7 +69,7 @@ void Progress::Show(double part) const {
 
 DecisionLog::DecisionLog(const std::string& path, const placement::Inventory& inventory)
     : path_(path), inventory_(inventory), out_(path, std::ios::binary) {
-  out_ << "what,instance,row,pod,node,devices,milli\n";
+  out_ << "what,instance,row,pod,node,copy,devices,milli\n";
 }
 
 void DecisionLog::Write(const placement::Event& e) {
@@ -80,6 +81,7 @@ void DecisionLog::Write(const placement::Event& e) {
       out_ << 'r' << e.instance - placement::kFirstRunning;
     } else {
       out_ << e.instance;
+      arrived_ = std::max(arrived_, e.instance + 1);
     }
   }
   out_ << ',' << e.pod + 1 << ',' << Field(inventory_.pods[e.pod].name) << ',';
@@ -87,9 +89,9 @@ void DecisionLog::Write(const placement::Event& e) {
                        e.what == What::kMigrate;
   if (located) {
     const size_t nodes = inventory_.nodes.size();
-    std::string node = inventory_.nodes[e.node % nodes].name;
-    if (e.node >= nodes) node += '#' + std::to_string(e.node / nodes);
-    out_ << Field(node);
+    out_ << Field(inventory_.nodes[e.node % nodes].name) << ',' << e.node / nodes;
+  } else {
+    out_ << ',';
   }
   out_ << ',';
   bool first = true;
@@ -104,7 +106,7 @@ void DecisionLog::Write(const placement::Event& e) {
 }
 
 Result<void> DecisionLog::Close() {
-  out_ << "end," << written_ << ",,,,,\n";
+  out_ << "end," << written_ << ',' << arrived_ << ",,,,,\n";
   out_.close();
   if (!out_) return Error{ErrorCode::kIo, path_ + ": cannot be written"};
   return {};

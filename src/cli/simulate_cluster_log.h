@@ -27,8 +27,9 @@ class Progress {
   std::string what_;
 };
 
-// One line per decision and a last one that says how many there were, so that a log that was cut
-// off is known. Pods are named by their number in the list, because names may repeat there.
+// One line per decision and a last one that says how many there were and how many pods arrived, so
+// that a log that was cut off is known. Pods are named by their number in the list, because names
+// may repeat there; nodes by name and copy (see --replicate).
 class DecisionLog {
  public:
   DecisionLog(const std::string& path, const placement::Inventory& inventory);
@@ -40,6 +41,7 @@ class DecisionLog {
   const placement::Inventory& inventory_;
   std::ofstream out_;
   uint64_t written_ = 0;
+  uint64_t arrived_ = 0;
 };
 
 }  // namespace divvy::cli

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "src/base/visible.h"
 #include "src/cli/table.h"
 
 namespace divvy::cli {
@@ -17,34 +18,44 @@ using placement::Inventory;
 
 unsigned long long Count(uint64_t n) { return n; }
 
-// The figures of one run, or the means of several; null where the protocol was not run.
+// The figures of one run, or the means of several; null where the protocol was not run, or nothing
+// arrived that the figure could be of.
 nlohmann::ordered_json Figures(const std::vector<const ClusterRun*>& runs) {
   const auto mean = [&](auto get) -> nlohmann::ordered_json {
     double sum = 0;
+    int n = 0;
     for (const ClusterRun* r : runs) {
       const std::optional<double> v = get(*r);
-      if (!v) return nullptr;
+      if (!v) continue;
       sum += *v;
+      ++n;
     }
-    return std::round(1e4 * sum / static_cast<double>(runs.size())) / 1e4;
+    if (n == 0) return nullptr;
+    return std::round(1e4 * sum / n) / 1e4 + 0.0;  // no minus before a zero
   };
-  const auto inflate = [&](double InflateResult::*field) {
-    return mean([field](const ClusterRun& r) {
-      return r.inflate ? std::optional((*r.inflate).*field) : std::nullopt;
+  const auto inflate = [&](auto InflateResult::*field, bool InflateResult::*any = nullptr) {
+    return mean([=](const ClusterRun& r) -> std::optional<double> {
+      if (!r.inflate || (any != nullptr && !((*r.inflate).*any))) return std::nullopt;
+      return (*r.inflate).*field;
     });
   };
-  const auto churn = [&](double ChurnResult::*field) {
-    return mean([field](const ClusterRun& r) {
-      return r.churn ? std::optional((*r.churn).*field) : std::nullopt;
+  const auto churn = [&](double ChurnResult::*field, bool ChurnResult::*any) {
+    return mean([=](const ClusterRun& r) -> std::optional<double> {
+      if (!r.churn || !((*r.churn).*any)) return std::nullopt;
+      return (*r.churn).*field;
     });
   };
   nlohmann::ordered_json out;
+  out["arrived_percent"] = inflate(&InflateResult::arrived_percent);
   out["allocated_percent"] = inflate(&InflateResult::allocated_percent);
   out["fragmentation_percent_of_total"] = inflate(&InflateResult::fragmentation_percent_of_total);
-  out["rejected_before_95_percent"] = inflate(&InflateResult::rejected_before_95_percent);
-  out["multi_gpu_accepted_percent"] = inflate(&InflateResult::multi_gpu_accepted_percent);
-  out["churn_accepted_percent"] = churn(&ChurnResult::accepted_percent);
-  out["churn_multi_gpu_accepted_percent"] = churn(&ChurnResult::multi_gpu_accepted_percent);
+  out["rejected_before_95_percent"] =
+      inflate(&InflateResult::rejected_before_95_percent, &InflateResult::any_early);
+  out["multi_gpu_accepted_percent"] =
+      inflate(&InflateResult::multi_gpu_accepted_percent, &InflateResult::any_multi_gpu);
+  out["churn_accepted_percent"] = churn(&ChurnResult::accepted_percent, &ChurnResult::any);
+  out["churn_multi_gpu_accepted_percent"] =
+      churn(&ChurnResult::multi_gpu_accepted_percent, &ChurnResult::any_multi_gpu);
   return out;
 }
 
@@ -92,7 +103,17 @@ nlohmann::ordered_json Handled(const ClusterReport& o, const ClusterRun& run) {
   return out;
 }
 
+nlohmann::ordered_json Some(const Inventory& inventory, const placement::SomePods& pods) {
+  return {{"pods", pods.count}, {"first", NamesOf(inventory, pods)}};
+}
+
 }  // namespace
+
+std::vector<std::string> NamesOf(const Inventory& inventory, const placement::SomePods& pods) {
+  std::vector<std::string> names;
+  for (const uint32_t i : pods.first) names.push_back(VisibleName(inventory.pods[i].name));
+  return names;
+}
 
 void PrintClusterRuns(const ClusterReport& o, const std::vector<ClusterRun>& runs) {
   const Inventory& inventory = o.inventory;
@@ -122,9 +143,16 @@ void PrintClusterRuns(const ClusterReport& o, const std::vector<ClusterRun>& run
         {"gpus", inventory.TotalMilli() * o.replicate / placement::kWholeMilli},
         {"pods", inventory.pods.size()},
         {"load", o.load},
+        {"without_place",
+         {{"fit_on_no_node", Some(inventory, o.without.ever.on_any_node)},
+          {"larger_than_the_cluster", Some(inventory, o.without.ever.in_cluster)},
+          {"run_on_unknown_nodes", Some(inventory, o.without.ever.on_unknown_node)},
+          {"run_where_there_is_no_room", Some(inventory, o.without.in_room)}}},
         {"runs", all},
         {"means", means}};
-    std::printf("%s\n", out.dump(2).c_str());
+    // As PrintJson does it; the keys stay in the order above.
+    std::printf("%s\n",
+                out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
     return;
   }
   const auto published = std::count_if(runs.begin(), runs.end(),
@@ -138,12 +166,13 @@ void PrintClusterRuns(const ClusterReport& o, const std::vector<ClusterRun>& run
       published == 0                                     ? "an order drawn from the seed"
       : published == static_cast<ptrdiff_t>(runs.size()) ? "the published order"
                                                          : "published or drawn orders");
-  Table table({"POLICY", "SEED", "ALLOCATED", "FRAGMENTS", "REJECTED<95", "MULTI-GPU ACCEPTED",
-               "CHURN ACCEPTED"});
+  Table table({"POLICY", "SEED", "ARRIVED", "ALLOCATED", "FRAGMENTS", "REJECTED<95",
+               "MULTI-GPU ACCEPTED", "CHURN ACCEPTED"});
   const auto add = [&table](const nlohmann::ordered_json& r, const std::string& seed) {
-    table.Add({r["policy"].get<std::string>(), seed, Cell(r["allocated_percent"]),
-               Cell(r["fragmentation_percent_of_total"]), Cell(r["rejected_before_95_percent"]),
-               Cell(r["multi_gpu_accepted_percent"]), Cell(r["churn_accepted_percent"])});
+    table.Add({r["policy"].get<std::string>(), seed, Cell(r["arrived_percent"]),
+               Cell(r["allocated_percent"]), Cell(r["fragmentation_percent_of_total"]),
+               Cell(r["rejected_before_95_percent"]), Cell(r["multi_gpu_accepted_percent"]),
+               Cell(r["churn_accepted_percent"])});
   };
   for (const auto& r : all) add(r, std::to_string(r["seed"].get<uint64_t>()));
   if (o.seeds > 1) {

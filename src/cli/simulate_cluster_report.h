@@ -22,6 +22,15 @@ struct ClusterRun {
   std::string handling_protocol;
 };
 
+// Pods that have no place whatever a policy decides.
+struct WithoutPlace {
+  placement::Unplaceable ever;
+  placement::SomePods in_room;  // they run where there is no room for them, says the list
+};
+// The names of those that SomePods names, fit to be shown.
+std::vector<std::string> NamesOf(const placement::Inventory& inventory,
+                                 const placement::SomePods& pods);
+
 struct ClusterReport {
   Format format;
   const placement::Inventory& inventory;
@@ -30,6 +39,7 @@ struct ClusterReport {
   double load;
   size_t seeds;
   bool quotas;
+  const WithoutPlace& without;
 };
 
 void PrintClusterRuns(const ClusterReport& about, const std::vector<ClusterRun>& runs);

@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 BUILD = os.environ.get("DIVVY_BUILD_DIR", "build")
 SOURCE = os.environ.get("DIVVY_SOURCE_DIR", ".")
@@ -58,9 +60,30 @@ class SimulateCluster(unittest.TestCase):
     def tearDownClass(cls):
         cls.dir.cleanup()
 
-    def check(self):
-        return subprocess.run(CHECK + [self.nodes, self.pods, self.log], capture_output=True,
-                              text=True)
+    def check(self, *args, nodes=None, pods=None):
+        return subprocess.run(CHECK + [nodes or self.nodes, pods or self.pods, self.log, *args],
+                              capture_output=True, text=True)
+
+    def path(self, name):
+        return os.path.join(self.dir.name, name)
+
+    def log_rows(self):
+        with open(self.log, newline="") as f:
+            return list(csv.DictReader(f))
+
+    def falsified(self, good, edit, *args, close=True, **lists):
+        """What the checker prints of the log once `edit` has changed its rows."""
+        rows = [dict(d) for d in good if d["what"] != "end"]
+        rows = edit(rows) or rows
+        if close:
+            arrived = {d["instance"] for d in rows if d["instance"].isdigit()}
+            rows.append({**dict.fromkeys(good[0], ""), "what": "end", "instance": len(rows),
+                         "row": len(arrived)})
+        with open(self.log, "w", newline="") as f:
+            out = csv.DictWriter(f, list(good[0]))
+            out.writeheader()
+            out.writerows(rows)
+        return self.check(*args, **lists)
 
     def simulate(self, *args):
         result = run("--nodes", self.nodes, "--pods", self.pods, *args)
@@ -77,9 +100,23 @@ class SimulateCluster(unittest.TestCase):
 
     def test_copies_of_the_cluster(self):
         self.simulate("--policy", "default", "--replicate", "3", "--decisions", self.log)
-        self.assertIn("0 violations", self.check().stdout)
-        with open(self.log) as f:
-            self.assertIn("#2,", f.read())
+        self.assertIn(" 0 violations", self.check("--replicate", "3").stdout)
+        self.assertEqual({d["copy"] for d in self.log_rows() if d["node"]}, {"0", "1", "2"})
+        self.assertEqual(self.check("--replicate", "2").returncode, 1)
+        self.assertEqual(self.check().returncode, 1)
+
+    def test_copies_of_nodes_that_are_called_like_copies(self):
+        nodes, pods = self.path("hash_nodes.csv"), self.path("hash_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [("a", 64000, 400000, 4, "A"), ("a#1", 64000, 400000, 2, "A"),
+               ("a#1#1", 64000, 400000, 1, "A")])
+        write(pods, self.header[:5] + ["node"],
+              [(f"p{i}", 1000, 1000, 1, 1000, "a#1" if i == 0 else "") for i in range(9)])
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "--replicate", "2",
+                     "--decisions", self.log)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        check = self.check("--replicate", "2", nodes=nodes, pods=pods)
+        self.assertIn(" 0 violations", check.stdout)
 
     def test_the_checker_finds_falsified_logs(self):
         self.simulate("--policy", "default", "--decisions", self.log)
@@ -103,6 +140,62 @@ class SimulateCluster(unittest.TestCase):
         violations(lambda rows: rows[placed[-1]].update(instance=rows[placed[0]]["instance"]))
         violations(lambda rows: rows[placed[0]].update(what="refuse", node="", devices=""))
         violations(lambda rows: rows[placed[3]].update(pod="unknown"))
+
+    def test_the_checker_sees_what_is_missing_or_denied_without_reason(self):
+        self.simulate("--policy", "default", "--decisions", self.log)
+        good = self.log_rows()
+        refused = [i for i, d in enumerate(good) if d["what"] == "refuse"]
+        self.assertTrue(refused)
+        self.assertEqual(self.falsified(good, lambda rows: rows).returncode, 0)
+
+        def deny_all(rows):
+            for d in rows:
+                d.update(what="deny", node="", copy="", devices="", milli="")
+        check = self.falsified(good, deny_all)
+        self.assertEqual(check.returncode, 1, check.stdout)
+        self.assertIn("no quota forbids it", check.stdout)
+        # A quota that is used up is a reason, one that is not is none.
+        self.assertEqual(self.falsified(good, deny_all, "--quota", "default=0").returncode, 1)
+        gpus = [{**d, "instance": str(i)} for i, d in enumerate(d for d in good if d["devices"])]
+        self.assertEqual(self.falsified(gpus, deny_all, "--quota", "default=0").returncode, 0)
+        check = self.falsified(good, lambda rows: [d for d in rows if d["what"] != "refuse"])
+        self.assertIn("is the next to arrive", check.stdout)
+        check = self.falsified(good, lambda rows: rows[:refused[0]] + rows[refused[0] + 1:])
+        self.assertIn("is the next to arrive", check.stdout)
+        self.assertEqual(check.returncode, 1)
+        check = self.falsified(good, lambda rows: None, "--quota", "default=3")
+        self.assertIn("milli in use", check.stdout)
+        with open(self.log, "w") as f:
+            f.write(",".join(good[0]) + "\nend,0,0,,,,,\n")
+        check = self.check()
+        self.assertEqual(check.returncode, 1, check.stdout)
+        self.assertIn("nothing was decided", check.stdout)
+
+    def test_the_checker_reads_long_names_and_fields_that_are_null(self):
+        nodes, pods = self.path("null_nodes.json"), self.path("null_pods.json")
+        long = "n" * 5_000_000
+        with open(nodes, "w") as f:
+            json.dump({"items": [{"metadata": {"name": name, "labels": None, "annotations": None},
+                                  "status": {"allocatable": {"cpu": "8", "memory": "4Gi",
+                                                             "pods": None, "nvidia.com/gpu": gpus},
+                                             "conditions": None},
+                                  "spec": None}
+                                 for name, gpus in [(long, "4"), ("b", None)]]}, f)
+        with open(pods, "w") as f:
+            json.dump({"items": [{"metadata": {"name": f"p{i}", "namespace": None},
+                                  "spec": {"nodeName": None, "nodeSelector": None, "containers": [
+                                      {"resources": {"requests": {"cpu": None}, "limits": {
+                                          "cpu": "1", "nvidia.com/gpu": "1" if i else None}}},
+                                      {"resources": None}, None]}} for i in range(4)]}, f)
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "--decisions", self.log)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        check = self.check(nodes=nodes, pods=pods)
+        self.assertIn(" 0 violations", check.stdout + check.stderr)
+        with open(nodes, "w") as f:
+            json.dump({"items": [{"metadata": {"name": long}}] * 2}, f)
+        twice = run("--nodes", nodes, "--pods", pods)
+        self.assertEqual(twice.returncode, 2)
+        self.assertLess(len(twice.stderr), 500)
 
     def rich(self):
         """Lists with all that the readers know: links, gangs, priorities, elasticity, odd names."""
@@ -134,21 +227,22 @@ class SimulateCluster(unittest.TestCase):
         seen = {}
         for ways in ["", "squeeze", "migrate", "preempt", "reclaim,queue", "queue",
                      "squeeze,migrate,preempt,reclaim,queue"]:
+            limit, quota = (100, "red=100:80") if "reclaim" in ways else (60, "red=60:10:2")
             for protocol in ["inflate", "churn"]:
                 args = ["--policy", "default", "--protocol", protocol, "--load", "1.3", "--decisions",
-                        self.log, "--quota", "red=60:10:2", "-o", "json"]
+                        self.log, "--quota", quota, "-o", "json"]
                 if ways:
                     args += ["--refusal", ways]
                 result = run("--nodes", nodes, "--pods", pods, *args)
                 self.assertEqual(result.returncode, 0, result.stderr)
-                check = subprocess.run(CHECK + [nodes, pods, self.log], capture_output=True, text=True)
+                check = self.check("--quota", quota, nodes=nodes, pods=pods)
                 self.assertEqual(check.returncode, 0, f"{ways} {protocol}: {check.stdout}{check.stderr}")
                 out = json.loads(result.stdout)["runs"][0]["refusals"]
                 for key, value in out.items():
                     if isinstance(value, (int, float)):
                         seen[ways, key] = seen.get((ways, key), 0) + value
                 red = {s["namespace"]: s for s in out["namespaces"]}["red"]
-                self.assertLessEqual(red["used_gpus"], 60)
+                self.assertLessEqual(red["used_gpus"], limit)
         for ways, keys in {"squeeze": ["squeezed"], "migrate": ["migrated", "moves"],
                            "preempt": ["preempting", "preempted", "preempted_gpus"],
                            "reclaim,queue": ["reclaiming", "preempted", "reclaimed_gpus"], "queue": ["waited", "placed_later"],
@@ -170,7 +264,7 @@ class SimulateCluster(unittest.TestCase):
         def used(*ways):
             out = json.loads(run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
                                  "--quota", "late=40:20", "--decisions", self.log, *ways).stdout)
-            check = subprocess.run(CHECK + [nodes, pods, self.log], capture_output=True, text=True)
+            check = self.check("--quota", "late=40:20", nodes=nodes, pods=pods)
             self.assertEqual(check.returncode, 0, check.stdout)
             refusals = out["runs"][0]["refusals"]
             return refusals, {s["namespace"]: s["used_gpus"] for s in refusals["namespaces"]}
@@ -189,6 +283,177 @@ class SimulateCluster(unittest.TestCase):
         self.assertEqual(fair["late"], min(20, arrived))
         self.assertEqual(after["reclaiming"], fair["late"] - plain["late"])
         self.assertEqual(after["preempted"], after["reclaimed_gpus"])
+
+    def test_gangs_come_whole_and_each_in_its_namespace(self):
+        nodes, pods = self.path("g_nodes.csv"), self.path("g_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [(f"n{i}", 64000, 400000, 4, "A") for i in range(10)])
+        write(pods, ["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "namespace", "gang",
+                     "priority"],
+              [(f"{space}{i}", 1000, 1000, 2, 1000, space, "job", 0)
+               for space in ["red", "blue"] for i in range(3)]
+              + [(f"single{i}", 1000, 1000, 1, 1000, "blue", "", 1) for i in range(6)])
+        base = ["--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json", "--decisions",
+                self.log]
+        lists = {"nodes": nodes, "pods": pods}
+        for protocol in ["inflate", "churn"]:
+            args = ["--protocol", protocol, "--load", "4", "--quota", "red=5",
+                    "--refusal", "preempt,queue"]
+            result = run(*base, *args)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            out = json.loads(result.stdout)["runs"][0]
+            # The three of red are six GPUs: one too many. Those of blue have a quota of their own.
+            self.assertGreater(out["refusals"]["gangs_placed"], 0)
+            self.assertGreater(out["refusals"]["over_quota"], 0)
+            used = {s["namespace"]: s["used_gpus"] for s in out["refusals"]["namespaces"]}
+            self.assertEqual(used["red"], 0)
+            if protocol == "inflate":
+                self.assertEqual(out["arrived_percent"], 130)
+            else:
+                self.assertGreater(out["refusals"]["preempted"], 0)
+            check = self.check("--quota", "red=5", **lists)
+            self.assertEqual(check.returncode, 0, check.stdout)
+        good = self.log_rows()
+        one = next(i for i, d in enumerate(good) if d["what"] == "place" and "blue" in d["pod"])
+        check = self.falsified(good, lambda rows: rows[:one] + rows[one + 1:], "--quota", "red=5",
+                               **lists)
+        self.assertEqual(check.returncode, 1, check.stdout)
+        ended = next(i for i, d in enumerate(good) if d["what"] == "preempt" and "blue" in d["pod"])
+        check = self.falsified(good, lambda rows: rows[:ended] + rows[ended + 1:], "--quota",
+                               "red=5", **lists)
+        self.assertIn("stays of a gang that was ended", check.stdout)
+        # A gang that is denied although there is room for it.
+        first = next(i for i, d in enumerate(good) if "blue" in d["pod"])
+
+        def deny(rows):
+            return [{**d, "what": "deny", "instance": str(i), "node": "", "copy": "", "devices": "",
+                     "milli": ""} for i, d in enumerate(rows[first:first + 3])]
+        check = self.falsified(good, deny, "--quota", "red=5", **lists)
+        self.assertIn("a gang of 3 is denied, but there is room for 20", check.stdout)
+
+    def test_pods_that_run_where_there_is_no_room_are_told_of(self):
+        nodes, pods = self.path("r_nodes.csv"), self.path("r_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [("n0", 64000, 400000, 2, "A"), ("n1", 64000, 400000, 4, "A")])
+        write(pods, self.header[:5] + ["node"],
+              [(f"p{i}", 1000, 1000, 1, 1000, "n0" if i < 4 else "gone" if i == 4 else "")
+               for i in range(9)])
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
+                     "--replicate", "2", "--decisions", self.log)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("r_pods.csv:4: 2 pods that run on nodes without room for them, and are left "
+                      "out: p2, p3\n", result.stderr)
+        self.assertIn("r_pods.csv:6: 1 pod that run on nodes that the node list lacks, and are left "
+                      "out: p4\n", result.stderr)
+        without = json.loads(result.stdout)["without_place"]
+        self.assertEqual(without["run_where_there_is_no_room"], {"pods": 2, "first": ["p2", "p3"]})
+        self.assertEqual(without["run_on_unknown_nodes"], {"pods": 1, "first": ["p4"]})
+        lists = {"nodes": nodes, "pods": pods}
+        self.assertIn(" 0 violations", self.check("--replicate", "2", **lists).stdout)
+        good = self.log_rows()
+        lost = next(i for i, d in enumerate(good) if d["what"] == "lost")
+        check = self.falsified(good, lambda rows: rows[:lost] + rows[lost + 1:], "--replicate", "2",
+                               **lists)
+        self.assertIn("1 pods that run are not accounted for", check.stdout)
+
+    def test_a_pod_larger_than_the_cluster_does_not_end_the_arrivals(self):
+        nodes, pods = self.path("s_nodes.csv"), self.path("s_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [(f"n{i}", 64000, 400000, 4, "A") for i in range(5)])
+        for huge in [21, 1000]:
+            write(pods, self.header[:5], [("a-huge", 1000, 1000, huge, 1000)]
+                  + [(f"p{i}", 1000, 1000, 1, 500) for i in range(30)])
+            for seed in ["1", "2", "3", "4"]:
+                result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
+                             "--seed", seed, "--protocol", "inflate,churn", "--load", "0.5")
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertIn("s_pods.csv:2: 1 pod that ask, alone or as a gang, for more compute "
+                              "than all nodes have, and do not arrive: a-huge\n", result.stderr)
+                out = json.loads(result.stdout)["runs"][0]
+                self.assertEqual((out["arrived_percent"], out["allocated_percent"]), (130, 100))
+                self.assertEqual(out["rejected_before_95_percent"], 0)
+                self.assertIsNone(out["multi_gpu_accepted_percent"])
+                self.assertIsNone(out["churn_multi_gpu_accepted_percent"])
+                self.assertGreater(out["churn_accepted_percent"], 90)
+        # Eight GPUs and requests of eight: demand of 130 % is not to be had.
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"], [("n", 64000, 400000, 8, "A")])
+        write(pods, self.header[:5], [(f"p{i}", 1000, 1000, 8, 1000) for i in range(3)])
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("demand reached only 100 % of capacity, not 130 %", result.stderr)
+        self.assertRegex(result.stdout, r"\n *default +42 +100\.00 +100\.00 +0\.00 +- +- +-\n")
+
+    def test_orders_of_other_lists_are_told_from_damaged_ones(self):
+        orders = self.path("orders")
+        os.makedirs(orders, exist_ok=True)
+        nodes, pods = self.path("o_nodes.csv"), self.path("o_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [(f"n{i}", 64000, 400000, gpus, "A") for i, gpus in enumerate([4, 4, 2])])
+        write(pods, self.header[:5], [(f"p{i}", 1000, 1000, 1, 1000) for i in range(6)])
+        arrivals = [3, 1, 0, 5, 2, 4, 1, 1, 5, 0, 3, 3, 2]
+
+        def place(text, *args):
+            with open(os.path.join(orders, "o_pods_42.txt"), "wb") as f:
+                f.write(text if isinstance(text, bytes) else text.encode())
+            return run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
+                       "--orders", orders, *args)
+
+        def order(ranks, arrivals):
+            return (f"# a comment\nnode_rank {' '.join(map(str, ranks))}\n"
+                    f"arrivals {' '.join(map(str, arrivals))}\n")
+        good = order([2, 0, 1], arrivals)
+        for text in [good, good.replace("\n", "\r\n")]:
+            result = place(text)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertEqual(json.loads(result.stdout)["runs"][0]["order"], "published")
+        for text in [order([2, 0, 1, 3], arrivals), order([1, 0], arrivals),
+                     order([2, 0, 1], range(9)), order([2, 0, 1], [0, 1, 2, 0]),
+                     order([2, 0, 1, 3], [7, 90, 11]), order([2, 0, 1], arrivals * 3)]:
+            result = place(text)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("not used: ", result.stderr)
+            self.assertEqual(json.loads(result.stdout)["runs"][0]["order"], "drawn")
+        for where, text in [
+                (1, ""), (3, good[:-1]), (3, good[:40]), (2, good[:20]), (2, "# c\n5 5 5 5\n"),
+                (2, order([5, 5, 5], arrivals)), (2, order([0, 0, 1], arrivals)),
+                (3, order([2, 0, 1], [5] * 13)), (3, order([2, 0, 1], arrivals[:7] + [6])),
+                (3, order([2, 0, 1], arrivals[:7])), (3, order([2, 0, 1], [0, 0] + arrivals)),
+                (3, good.replace("5", "x")), (3, good.replace("5", "-5")), (4, good + "more\n"),
+                (4, good + "arrivals 1\n"), (1, b"\xff\x00\n"), (3, "# a\n# b\nnode_rank\n"),
+                (3, good.replace("5", "99999999999"))]:
+            result = place(text)
+            self.assertEqual(result.returncode, 2, (text, result.stderr))
+            self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+            self.assertIn(f"o_pods_42.txt:{where}: ", result.stderr, text)
+        # Beside the pods it is no other.
+        os.makedirs(self.path("fixtures"), exist_ok=True)
+        os.rename(os.path.join(orders, "o_pods_42.txt"), self.path("fixtures/o_pods_42.txt"))
+        beside = run("--nodes", nodes, "--pods", pods)
+        self.assertEqual(beside.returncode, 2)
+        self.assertIn("fixtures/o_pods_42.txt:3: ", beside.stderr)
+        os.remove(self.path("fixtures/o_pods_42.txt"))
+        none = run("--nodes", nodes, "--pods", pods, "--orders", orders)
+        self.assertEqual(none.returncode, 0)
+        self.assertIn("no o_pods_42.txt in ", none.stderr)
+        missing = run("--nodes", nodes, "--pods", pods, "--orders", self.path("nowhere"))
+        self.assertEqual(missing.returncode, 4)
+        self.assertIn("nowhere: no such folder", missing.stderr)
+
+    def test_an_answer_that_cannot_be_written_is_an_error(self):
+        for args in [[], ["-o", "json"], ["--help"]]:
+            with open("/dev/full", "w") as full:
+                result = subprocess.run([DIVVY, "simulate", "cluster", "--nodes", self.nodes,
+                                         "--pods", self.pods, *args], stdout=full,
+                                        stderr=subprocess.PIPE, text=True)
+            self.assertEqual(result.returncode, 1, args)
+            self.assertIn("divvy: stdout: No space left on device", result.stderr)
+        for option in ["--plot", "--decisions"]:
+            result = run("--nodes", self.nodes, "--pods", self.pods, "--policy", "default", option,
+                         "/dev/full")
+            self.assertEqual(result.returncode, 1, option)
+            result = run("--nodes", self.nodes, "--pods", self.pods, "--policy", "default", option,
+                         "/nowhere/x")
+            self.assertIn("/nowhere/x: cannot be written: No such file", result.stderr)
 
     def test_a_log_that_was_cut_off_is_found(self):
         self.simulate("--policy", "default", "--decisions", self.log)
@@ -236,6 +501,13 @@ class SimulateCluster(unittest.TestCase):
         self.assertTrue(svg.startswith("<svg ") and svg.endswith("</svg>\n"))
         self.assertEqual(svg.count("<polyline"), 4)
         self.simulate("--policy", "default", "--protocol", "churn,inflate", "--plot", path)
+        # Whatever the list is called, the plot is XML.
+        odd = os.path.join(os.fsencode(self.dir.name), b"\xff<&\x01\x1b.csv")
+        shutil.copy(self.pods, odd)
+        result = subprocess.run([DIVVY, "simulate", "cluster", "--nodes", self.nodes, "--pods", odd,
+                                 "--policy", "default", "--plot", path], capture_output=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("\\xff<&\\x01", "".join(xml.etree.ElementTree.parse(path).getroot().itertext()))
 
     def test_a_pod_larger_than_any_node_is_refused_not_an_error(self):
         pods = os.path.join(self.dir.name, "large.csv")
@@ -276,11 +548,13 @@ class SimulateCluster(unittest.TestCase):
         def bad(expect, text=None, which="--nodes", args=()):
             path = os.path.join(self.dir.name, "bad.csv")
             if text is not None:
-                with open(path, "w") as f:
+                with open(path, "w", errors="surrogateescape") as f:
                     f.write(text)
             files = {"--nodes": self.nodes, "--pods": self.pods}
             if text is not None:
                 files[which] = path
+            if "--nodes" in args:
+                del files["--nodes"]
             result = run(*[x for pair in files.items() for x in pair], *args)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
@@ -303,10 +577,25 @@ class SimulateCluster(unittest.TestCase):
         bad("bad.csv:2: gpu_milli is 2000", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\n"
             "p,1,1,1,2000\n", "--pods")
         bad("bad.csv:1: not JSON", "{\"items\": [", "--pods")
+        bad("node a\\nb\\x1b[2J stands twice", head + 2 * '"a\nb\x1b[2J",5,1,1,A\n')
+        bad("node \\xff\\xfe stands twice", head + 2 * "\udcff\udcfe,5,1,1,A\n")
         bad("no policy \"nonsense\"", args=["--policy", "nonsense"])
         bad("--seed", args=["--seed", "x"])
         bad("--quota", args=["--quota", "default=x"])
         bad("no pod is in namespace \"nobody\"", args=["--quota", "nobody=1"])
+        bad("--quota: default is named twice", args=["--quota", "default=1,default=2"])
+        bad("at most the limit", args=["--quota", "default=1:2"])
+        bad("a whole number", args=["--quota", "default=2:1:0.5"])
+        bad("--seed: 7 is named twice", args=["--seed", "6-8,7"])
+        bad("up to 2^64-1", args=["--seed", "18446744073709551616"])
+        bad("--policy: fgd is named twice", args=["--policy", "fgd,fgd"])
+        bad("--protocol: churn is named twice", args=["--protocol", "churn,churn"])
+        for option in ["--plot", "--decisions", "--orders"]:
+            bad("is empty", args=[option, ""])
+        bad("is a list that is read", args=["--plot", self.pods])
+        bad("is a folder, not a file", args=["--nodes", self.dir.name])
+        self.assertEqual(json.loads(self.simulate("--seed", "18446744073709551615", "-o", "json"))
+                         ["runs"][0]["seed"], 2**64 - 1)
         # A pod that no node could ever hold is refused each time it comes; a warning names it.
         large = os.path.join(self.dir.name, "large.csv")
         with open(self.pods) as f:
@@ -314,8 +603,8 @@ class SimulateCluster(unittest.TestCase):
         write(large, header[:5], [("huge", 1000, 1000, 31, 1000), ("small", 1000, 1000, 1, 1000)])
         result = run("--nodes", self.nodes, "--pods", large)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("large.csv: 1 pod(s) fit on no node, not even an empty one (the first is huge)",
-                      result.stderr)
+        self.assertIn("large.csv:2: 1 pod that fit on no node, not even an empty one, and are always "
+                      "refused: huge\n", result.stderr)
         missing = run("--nodes", "/nowhere", "--pods", self.pods)
         self.assertNotEqual(missing.returncode, 0)
         self.assertIn("/nowhere: cannot be read", missing.stderr)

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "src/base/visible.h"
+
 namespace divvy::placement {
 
 CsvReader::CsvReader(std::string_view text, std::string file)
@@ -67,7 +69,7 @@ Status CsvReader::ReadHeader(const std::vector<std::string_view>& required) {
   }
   for (size_t i = 0; i < header_.size(); ++i) {
     if (!header_[i].empty() && Column(header_[i]) != static_cast<int>(i)) {
-      return At("column \"" + header_[i] + "\" stands twice in the header");
+      return At("column \"" + VisibleName(header_[i]) + "\" stands twice in the header");
     }
   }
   return {};
@@ -97,7 +99,7 @@ Result<int64_t> CsvReader::Number(int column, int64_t low, int64_t high) const {
   int64_t value = 0;
   const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (ec != std::errc() || end != text.data() + text.size()) {
-    return At(name() + " is \"" + std::string(text.substr(0, 40)) + "\", not a whole number");
+    return At(name() + " is \"" + VisibleName(text) + "\", not a whole number");
   }
   if (value < low || value > high) {
     return At(name() + " is " + std::to_string(value) + ", not in " + std::to_string(low) + " to " +

@@ -31,6 +31,7 @@ class CsvReader {
   // A whole number in [low, high].
   Result<int64_t> Number(int column, int64_t low, int64_t high) const;
   Error At(const std::string& what) const;  // "file:line: what"
+  size_t line() const { return line_; }     // on which the current row begins
   // The text ends in the middle of a line: perhaps it was cut off, in the last field unnoticed.
   bool EndsInLine() const { return !text_.empty() && text_.back() != '\n'; }
 

@@ -3,7 +3,11 @@
 
 #include <algorithm>
 #include <set>
+#include <string_view>
 #include <tuple>
+#include <unordered_set>
+
+#include "src/base/visible.h"
 
 namespace divvy::placement {
 
@@ -23,12 +27,30 @@ int64_t Inventory::TotalMilli() const {
   return total;
 }
 
+std::vector<int64_t> Inventory::ArrivingMilli() const {
+  uint32_t last = 0;
+  for (const Pod& p : pods) last = std::max(last, p.request.gang);
+  std::vector<int64_t> of_gang(last + size_t{1}), milli(pods.size());
+  for (const Pod& p : pods) {
+    if (p.node.empty()) of_gang[p.request.gang] += p.request.shape.TotalMilli();
+  }
+  for (size_t i = 0; i < pods.size(); ++i) {
+    const Request& r = pods[i].request;
+    if (pods[i].node.empty()) milli[i] = r.gang != 0 ? of_gang[r.gang] : r.shape.TotalMilli();
+  }
+  return milli;
+}
+
+void SomePods::Add(uint32_t pod) {
+  if (++count <= 5) first.push_back(pod);
+}
+
 Status CheckInventory(const Inventory& inventory) {
   if (inventory.TotalMilli() == 0) return Invalid("no node of the node list has a GPU");
   if (!inventory.device_memory_known) {
     for (const Pod& p : inventory.pods) {
       if (p.request.shape.device_memory_mib > 0) {
-        return Invalid("pod " + p.name +
+        return Invalid("pod " + VisibleName(p.name) + " (line " + std::to_string(p.line) + ")" +
                        " asks for GPU memory, but the node list does not say how much the GPUs "
                        "have (column gpu_memory_mib, or label nvidia.com/gpu.memory)");
       }
@@ -49,13 +71,21 @@ Unplaceable FindUnplaceable(const Inventory& inventory) {
            (s.devices == 0 || ((s.models >> model & 1) != 0 &&
                                (s.device_memory_mib == 0 || device_memory >= s.device_memory_mib)));
   };
+  std::unordered_set<std::string_view> names;
+  for (const NodeSpec& n : inventory.nodes) names.insert(n.name);
+  const int64_t capacity = inventory.TotalMilli();
+  const std::vector<int64_t> arriving = inventory.ArrivingMilli();
   Unplaceable found;
-  for (const Pod& p : inventory.pods) {
-    if (std::any_of(kinds.begin(), kinds.end(),
-                    [&](const Kind& kind) { return holds(kind, p.request.shape); })) {
-      continue;
+  for (uint32_t i = 0; i < inventory.pods.size(); ++i) {
+    const Pod& p = inventory.pods[i];
+    if (arriving[i] > capacity) {
+      found.in_cluster.Add(i);
+    } else if (!p.node.empty()) {
+      if (!names.contains(p.node)) found.on_unknown_node.Add(i);
+    } else if (std::none_of(kinds.begin(), kinds.end(),
+                            [&](const Kind& kind) { return holds(kind, p.request.shape); })) {
+      found.on_any_node.Add(i);
     }
-    if (found.pods++ == 0) found.first = p.name;
   }
   return found;
 }

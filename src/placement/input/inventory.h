@@ -29,6 +29,7 @@ struct Pod {
   Request request;
   std::string node;       // where it already runs; empty = it still has to be placed
   uint32_t spelling = 0;  // of its models, see Mix; position in Inventory::spellings
+  uint32_t line = 0;      // of the file that it was read from
 };
 
 struct Inventory {
@@ -38,21 +39,33 @@ struct Inventory {
   std::vector<std::string> spaces;  // namespace names by Request::space
   Models models;
   std::vector<std::string> spellings;  // of model constraints
-  std::vector<std::string> gangs;      // names; Request::gang is the position + 1
+  std::vector<std::string> gangs;      // by namespace and name; Request::gang is the position + 1
   std::vector<std::string> warnings;   // what looks odd but is no error, with file and line
   bool device_memory_known = false;    // the node list says how much memory a device has
 
   int64_t TotalMilli() const;
+  // Compute that arrives with each pod: its own or, of a gang, that of all members. Pods that run
+  // already do not arrive: 0.
+  std::vector<int64_t> ArrivingMilli() const;
 };
 
 // Checks that belong to no single line: a GPU somewhere, memory asked for only where the nodes
 // state it.
 Status CheckInventory(const Inventory& inventory);
-// Pods that ask for more than any node has, or for models that none has: no decision can place
-// them.
+// Some pods of the list, by position: how many, and which come first.
+struct SomePods {
+  size_t count = 0;
+  std::vector<uint32_t> first;  // five at most
+  void Add(uint32_t pod);
+};
+// Pods without a place, whatever a policy decides.
 struct Unplaceable {
-  size_t pods = 0;
-  std::string first;  // the name of one
+  // Larger than any node, or wanting models that none has: refused each time that they come.
+  SomePods on_any_node;
+  // They, or their gangs, ask for more compute than all nodes have: they do not arrive, because
+  // one of them would bring demand from nothing to beyond the capacity.
+  SomePods in_cluster;
+  SomePods on_unknown_node;  // they run, says the list, on nodes that the node list lacks
 };
 Unplaceable FindUnplaceable(const Inventory& inventory);
 

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "src/base/visible.h"
 #include "src/placement/input/names.h"
 
 namespace divvy::placement {
@@ -51,15 +52,18 @@ struct Amounts {
   int64_t Milli(const char* name) { return Get(name, 1, kMaxAmount); }
   int64_t Whole(const char* name, int64_t most) { return Get(name, 1000, most); }
   int64_t Mib(const char* name) { return Get(name, int64_t{1000} << 20, kMaxAmount); }
+  int64_t WholeMib(const char* name) {  // of what there is, not of what is asked for
+    return Get(name, int64_t{1000} << 20, kMaxAmount, /*up=*/false);
+  }
 
  private:
-  int64_t Get(const char* name, int64_t unit, int64_t most) {
+  int64_t Get(const char* name, int64_t unit, int64_t most, bool up = true) {
     const Result<int64_t> milli = placement::Milli(resources, name);
     if (!milli) {
       if (status) status = milli.error();
       return 0;
     }
-    const int64_t amount = *milli / unit + (*milli % unit != 0);
+    const int64_t amount = *milli / unit + (up && *milli % unit != 0);
     if (amount > most && status) {
       status = Invalid(std::string(name) + " is more than " + std::to_string(most));
     }
@@ -67,9 +71,10 @@ struct Amounts {
   }
 };
 
-// The line on which item number `index` of the list "items" begins (of a text that is JSON).
-size_t LineOfItem(std::string_view text, size_t index) {
-  size_t line = 1, item = 0;
+// The lines on which the items of the list "items" begin (of a text that is JSON).
+std::vector<uint32_t> LinesOfItems(std::string_view text) {
+  std::vector<uint32_t> lines;
+  uint32_t line = 1;
   int depth = 0;
   int list = -1;  // depth inside the list
   bool quoted = false, key_items = false;
@@ -93,14 +98,18 @@ size_t LineOfItem(std::string_view text, size_t index) {
     } else if (c == ':' && depth == 1) {
       key_items = last == "items";
     } else if (c == '{' || c == '[') {
-      if (list >= 0 && depth == list && item++ == index) return line;
+      if (list >= 0 && depth == list) lines.push_back(line);
       ++depth;
       if (c == '[' && depth == 2 && key_items && list < 0) list = 2;
     } else if (c == '}' || c == ']') {
       if (depth-- == list) list = -2;  // the list is over
     }
   }
-  return 1;
+  return lines;
+}
+
+uint32_t LineOf(const std::vector<uint32_t>& lines, size_t item) {
+  return item < lines.size() ? lines[item] : 1;  // one object, not a list
 }
 
 std::string_view WithoutMark(std::string_view text) {
@@ -125,7 +134,8 @@ Result<Json> Items(std::string_view text, const std::string& file, const std::st
   }
   const std::string found = Text(At(items.is_array() ? items[0] : json, {"kind"}));
   if (!found.empty() && found != kind) {
-    return Invalid(file + ":1: a list of kind " + found + " where " + what + " are wanted");
+    return Invalid(file + ":1: a list of kind " + VisibleName(found) + " where " + what +
+                   " are wanted");
   }
   if (items.is_array()) return items;
   if (!Text(At(json, {"metadata", "name"})).empty()) return Json::array({json});
@@ -138,7 +148,7 @@ Status ReadNode(const Json& json, Inventory* out) {
   if (node.name.empty()) return Invalid("a node without a name");
   Amounts allocatable{At(json, {"status", "allocatable"}), {}};
   node.cpu_milli = static_cast<int32_t>(allocatable.Milli("cpu"));
-  node.memory_mib = static_cast<int32_t>(allocatable.Mib("memory"));
+  node.memory_mib = static_cast<int32_t>(allocatable.WholeMib("memory"));
   node.slots = static_cast<int32_t>(allocatable.Whole("pods", 100000));
   if (node.slots == 0) node.slots = 110;  // the kubelet's own default
   int64_t devices = allocatable.Whole(kGpu, 1'000'000);
@@ -215,7 +225,7 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
   if (in > UINT16_MAX) return Invalid("more than 65536 namespaces");
   pod.request.space = static_cast<uint16_t>(in);
   if (const std::string gang = GangOf(json); !gang.empty()) {
-    pod.request.gang = 1 + names->gangs.Of(space + "/" + gang);
+    pod.request.gang = 1 + names->gangs.Of(GangName(pod.request.space, gang));
   }
   if (const Json& priority = At(json, {"spec", "priority"}); priority.is_number_integer()) {
     pod.request.priority =
@@ -290,9 +300,9 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
 Error InItem(std::string_view text, const std::string& file, size_t i, const Json& item,
              const Error& error) {
   const std::string name = Text(At(item, {"metadata", "name"}));
-  return Invalid(file + ":" + std::to_string(LineOfItem(text, i)) + ": item " +
-                 std::to_string(i + 1) + (name.empty() ? "" : " (" + name + ")") + ": " +
-                 error.message);
+  return Invalid(file + ":" + std::to_string(LineOf(LinesOfItems(text), i)) + ": item " +
+                 std::to_string(i + 1) + (name.empty() ? "" : " (" + VisibleName(name) + ")") +
+                 ": " + error.message);
 }
 
 }  // namespace
@@ -304,7 +314,7 @@ bool LooksLikeJson(std::string_view text) {
 }
 
 Result<int64_t> ParseQuantityMilli(std::string_view text) {
-  const Error bad = Invalid("\"" + std::string(text.substr(0, 40)) + "\" is not a quantity");
+  const Error bad = Invalid("\"" + VisibleName(text) + "\" is not a quantity");
   double value = 0;
   const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (ec != std::errc()) return bad;
@@ -328,7 +338,7 @@ Status ReadKubeNodes(std::string_view text, const std::string& file, Inventory* 
   for (size_t i = 0; i < items->size(); ++i) {
     Status s = ReadNode((*items)[i], out);
     if (s && !names.insert(out->nodes.back().name).second) {
-      s = Invalid("node " + out->nodes.back().name + " stands twice");
+      s = Invalid("node " + VisibleName(out->nodes.back().name) + " stands twice");
     }
     if (!s) return InItem(text, file, i, (*items)[i], s.error());
   }
@@ -340,10 +350,13 @@ Status ReadKubePods(std::string_view text, const std::string& file, Inventory* o
   const Result<Json> items = Items(text, file, "pods", "Pod");
   if (!items) return items.error();
   Names names{Numbered(&out->spaces), Numbered(&out->gangs), Numbered(&out->spellings)};
+  const std::vector<uint32_t> lines = LinesOfItems(text);
   for (size_t i = 0; i < items->size(); ++i) {
+    const size_t before = out->pods.size();
     if (Status s = ReadPod((*items)[i], &names, out); !s) {
       return InItem(text, file, i, (*items)[i], s.error());
     }
+    if (out->pods.size() > before) out->pods.back().line = LineOf(lines, i);
   }
   if (out->pods.empty()) return Invalid(file + ":1: every pod of the list has ended");
   return {};

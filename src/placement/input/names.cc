@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "src/base/visible.h"
+
 namespace divvy::placement {
 
 Numbered::Numbered(std::vector<std::string>* names) : names_(names) {
@@ -15,6 +17,10 @@ uint32_t Numbered::Of(std::string_view name) {
       at_.try_emplace(std::string(name), static_cast<uint32_t>(names_->size()));
   if (added) names_->emplace_back(name);
   return it->second;
+}
+
+std::string GangName(uint16_t space, std::string_view name) {
+  return std::to_string(space) + "/" + std::string(name);
 }
 
 Result<uint64_t> ParseModels(std::string_view spec, Models* models) {
@@ -40,7 +46,7 @@ Status ParseGroups(std::string_view text, char separator, int32_t devices,
     uint8_t group = 0;
     const auto [next, ec] = std::from_chars(p, end, group);
     if (ec != std::errc() || (next != end && *next != separator)) {
-      return Invalid("\"" + std::string(text.substr(0, 40)) + "\" is not a list of numbers to 255");
+      return Invalid("\"" + VisibleName(text) + "\" is not a list of numbers to 255");
     }
     out->push_back(group);
     if (next == end) break;
@@ -57,7 +63,7 @@ Result<Link> ParseLink(std::string_view text) {
   if (text.empty() || text == "any") return Link::kAny;
   if (text == "prefer") return Link::kPrefer;
   if (text == "require") return Link::kRequire;
-  return Invalid("link is \"" + std::string(text.substr(0, 40)) + "\", not any, prefer or require");
+  return Invalid("link is \"" + VisibleName(text) + "\", not any, prefer or require");
 }
 
 }  // namespace divvy::placement

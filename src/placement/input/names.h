@@ -23,6 +23,8 @@ class Numbered {
   std::unordered_map<std::string, uint32_t> at_;
 };
 
+// What a gang is numbered by: gangs of one name in two namespaces are two.
+std::string GangName(uint16_t space, std::string_view name);
 // "A|B" to a mask of models; empty allows any.
 Result<uint64_t> ParseModels(std::string_view spec, Models* models);
 // "0|0|1|1": one number below 256 for each device. Empty: none.

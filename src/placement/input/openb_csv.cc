@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "src/base/visible.h"
 #include "src/placement/input/csv.h"
 #include "src/placement/input/names.h"
 
@@ -66,7 +67,8 @@ Status ReadOpenbNodes(std::string_view text, const std::string& file, Inventory*
     columns.GetIf(cordoned, 0, 1, &closed);
     if (!columns.status) return columns.status;
     if (node.name.empty()) return csv.At("a node without a name");
-    if (!names.insert(node.name).second) return csv.At("node " + node.name + " stands twice");
+    if (!names.insert(node.name).second)
+      return csv.At("node " + VisibleName(node.name) + " stands twice");
     const Result<uint8_t> id = out->models.Intern(csv.Text(model));
     if (!id) return csv.At(id.error().message);
     node.model = *id;
@@ -128,7 +130,10 @@ Status ReadOpenbPods(std::string_view text, const std::string& file, Inventory* 
     const uint32_t in = spaces.Of(csv.Text(space).empty() ? "default" : csv.Text(space));
     if (in > UINT16_MAX) return csv.At("more than 65536 namespaces");
     pod.request.space = static_cast<uint16_t>(in);
-    if (!csv.Text(gang).empty()) pod.request.gang = 1 + gangs.Of(csv.Text(gang));
+    if (!csv.Text(gang).empty()) {
+      pod.request.gang = 1 + gangs.Of(GangName(pod.request.space, csv.Text(gang)));
+    }
+    pod.line = static_cast<uint32_t>(csv.line());
     pod.node = csv.Text(node);
     // No device, or nothing of it, asked for: a pod for CPUs only.
     if (shape.devices == 0 || (shape.compute_milli == 0 && shape.device_memory_mib == 0)) {

@@ -8,7 +8,7 @@
 // Pods:  name,cpu_milli,memory_mib,num_gpu,gpu_milli
 //        [gpu_spec]           allowed models, "A|B"; [gpu_memory_mib] on each device
 //        [link]               prefer or require: devices of one link group
-//        [namespace],[priority],[gang] (a name: all of them or none)
+//        [namespace],[priority],[gang] (a name in the namespace: all or none)
 //        [min_gpu_milli]      elastic down to this
 //        [node]               where it already runs
 #pragma once

@@ -137,15 +137,51 @@ TEST(OpenbCsv, ACutLastNumberIsPointedOut) {
   EXPECT_TRUE(whole.warnings.empty());
 }
 
-TEST(Order, RejectsWhatDoesNotMatchTheLists) {
+TEST(Order, RejectsWhatIsDamagedAndTellsItFromOrdersOfOtherLists) {
   Inventory i;
-  ASSERT_TRUE(ReadOpenbNodes(kNodes, "n", &i));
-  ASSERT_TRUE(ReadOpenbPods(kPods, "p", &i));
-  EXPECT_TRUE(ParseOrder("# x\nnode_rank 1 0\narrivals 0 0 0\n", "o", i));
+  ASSERT_TRUE(ReadOpenbNodes("sn,cpu_milli,memory_mib,gpu,model\na,1,1,1,A\nb,1,1,1,A\n", "n", &i));
+  ASSERT_TRUE(ReadOpenbPods("name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,1,500\n", "p", &i));
+  EXPECT_TRUE(ParseOrder("# x\nnode_rank 1 0\narrivals 0 0 0 0 0\n", "o", i));
   for (const char* bad :
-       {"", "arrivals 0\n", "node_rank 0 0\narrivals 0\n", "node_rank 1 0\narrivals 1\n",
-        "node_rank 1 0\narrivals 0 x\n", "node_rank 1 0\n", "node_rank 1 -1\narrivals 0\n"}) {
-    EXPECT_FALSE(ParseOrder(bad, "o", i)) << bad;
+       {"", "arrivals 0\n", "node_rank 0 0\narrivals 0 0 0 0 0\n", "node_rank 1 0\narrivals 1\n",
+        "node_rank 1 0\narrivals 0 x\n", "node_rank 1 0\n", "node_rank 1 -1\narrivals 0\n",
+        "node_rank 1 0\narrivals 0 0 0 0 0", "node_rank 1 0\narrivals 0\n", "5 5 5 5\n",
+        "node_rank 1 0\narrivals 0 0 0 0 1\n", "node_rank 1 0\narrivals 0 0 0 0 0\nx\n"}) {
+    const Result<Order> order = ParseOrder(bad, "o", i);
+    ASSERT_FALSE(order) << bad;
+    EXPECT_EQ(order.error().code, ErrorCode::kInvalid) << bad;
+    EXPECT_TRUE(order.error().message.starts_with("o:")) << order.error().message;
+  }
+  for (const char* other :
+       {"node_rank 0\narrivals 0 0 0 0 0\n", "node_rank 1 0\narrivals 1 0 0 0\n",
+        "node_rank 1 0\narrivals 0 0 0 0 0 0 0 0\n"}) {
+    const Result<Order> order = ParseOrder(other, "o", i);
+    ASSERT_FALSE(order) << other;
+    EXPECT_EQ(order.error().code, ErrorCode::kNotFound) << other;
+  }
+}
+
+TEST(Order, ADrawnOneGoesOnBesideARequestThatDoesNotFitBelowTheLimit) {
+  Inventory i;
+  ASSERT_TRUE(ReadOpenbNodes("sn,cpu_milli,memory_mib,gpu,model\na,1,1,8,A\nb,1,1,8,A\n", "n", &i));
+  ASSERT_TRUE(
+      ReadOpenbPods("name,cpu_milli,memory_mib,num_gpu,gpu_milli,gang\n"
+                    "huge,1,1,17,1000,\nlarge,1,1,15,1000,\nsmall,1,1,1,50,\n"
+                    "one,1,1,4,1000,g\ntwo,1,1,5,1000,g\n",
+                    "p", &i));
+  const std::vector<uint32_t> by_name = PodsByName(i);
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    int64_t demand = 0;
+    int members = 0;
+    for (const uint32_t at : DrawOrder(i, seed, kInflateRatio).arrivals) {
+      const Pod& pod = i.pods[by_name[at]];
+      EXPECT_NE(pod.name, "huge");
+      demand += pod.request.shape.TotalMilli();
+      members += pod.request.gang != 0;
+    }
+    EXPECT_GT(demand, 20700) << seed;  // of 16 devices, 130 % are 20800
+    EXPECT_LE(demand, 20800) << seed;
+    EXPECT_EQ(members % 2, 0) << seed;
   }
 }
 

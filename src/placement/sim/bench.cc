@@ -6,6 +6,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "src/placement/policies/policies.h"
 #include "src/placement/sim/order.h"
 
 namespace divvy::placement {
@@ -53,21 +54,36 @@ Bench::Bench(const Inventory& inventory, const std::vector<uint32_t>& node_rank,
   for (uint32_t pod = 0; pod < inventory.pods.size(); ++pod) {
     const auto it = node_at.find(inventory.pods[pod].node);
     if (inventory.pods[pod].node.empty() || it == node_at.end()) continue;
-    const Shape& shape = inventory.pods[pod].request.shape;
+    Request request = inventory.pods[pod].request;
+    const Shape& shape = request.shape;
     for (const NodeId id : copies[it->second]) {
       const bool closed = inventory.closed[it->second];
       if (closed) engine_->cluster().SetClosed(id, false);
       const NodeView view = engine_->cluster().View(id);
       if (Fits(view, shape)) {
-        running_.emplace_back(engine_->PlaceAt(shape_of_[pod], inventory.pods[pod].request, id,
-                                               UsualDevices(view, shape)),
-                              pod);
+        running_.emplace_back(
+            engine_->PlaceAt(shape_of_[pod], request, id, UsualDevices(view, shape)), pod);
       } else {
         lost_.emplace_back(pod, id);
       }
       if (closed) engine_->cluster().SetClosed(id, true);
+      if (request.gang != 0) request.gang += static_cast<uint32_t>(inventory.gangs.size());
     }
   }
+}
+
+SomePods PodsWithoutRoom(const Inventory& inventory) {
+  SomePods lost;
+  if (std::all_of(inventory.pods.begin(), inventory.pods.end(),
+                  [](const Pod& p) { return p.node.empty(); })) {
+    return lost;
+  }
+  std::vector<uint32_t> rank(inventory.nodes.size());
+  std::iota(rank.begin(), rank.end(), 0);
+  // Where they run does not depend on a policy.
+  const Bench bench(inventory, rank, 1, MakePolicy("bestfit", 0));
+  for (const auto& [pod, node] : bench.lost()) lost.Add(pod);
+  return lost;
 }
 
 }  // namespace divvy::placement

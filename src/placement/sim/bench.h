@@ -64,4 +64,7 @@ class Bench {
   std::vector<std::pair<uint32_t, NodeId>> lost_;
 };
 
+// Pods that run, says the list, but for which their nodes have no room beside those before them.
+SomePods PodsWithoutRoom(const Inventory& inventory);
+
 }  // namespace divvy::placement

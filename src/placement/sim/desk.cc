@@ -2,7 +2,7 @@
 #include "src/placement/sim/desk.h"
 
 #include <algorithm>
-#include <bit>
+#include <map>
 
 namespace divvy::placement {
 namespace {
@@ -22,6 +22,7 @@ Desk::Desk(const Inventory& inventory, Bench* bench, const Handling& handling, c
     quotas_.Set(static_cast<uint32_t>(at - inventory.spaces.begin()), quota);
   }
   for (const auto& [id, pod] : bench->running()) {
+    next_gang_ = std::max(next_gang_, engine_.tenant(id).gang + 1);
     const uint64_t instance = kFirstRunning + id;
     Seat(id, {instance, pod});
     const Tenant& t = engine_.tenant(id);
@@ -40,11 +41,22 @@ void Desk::Tell(Event::What what, uint64_t instance, uint32_t pod, NodeId node, 
 }
 
 void Desk::Seat(TenantId id, const Member& member) {
-  if (seated_.size() <= id) seated_.resize(id + size_t{1}, {kNobody, 0});
+  if (seated_.size() <= id) {
+    seated_.resize(id + size_t{1}, {kNobody, 0});
+    gangs_.resize(id + size_t{1});
+  }
   seated_[id] = member;
+  gangs_[id] = engine_.tenant(id).gang;
   const Request& r = inventory_.pods[member.pod].request;
   quotas_.Charge(r.space, r.shape.TotalMilli());
   changed_.push_back(engine_.tenant(id).node);
+}
+
+void Desk::Unseat(TenantId id) {
+  const Request& r = inventory_.pods[seated_[id].pod].request;
+  quotas_.Credit(r.space, r.shape.TotalMilli());
+  freed_ += r.shape.TotalMilli();
+  seated_[id].instance = kNobody;
 }
 
 int64_t Desk::MilliOf(const Arrival& arrival) const {
@@ -53,20 +65,39 @@ int64_t Desk::MilliOf(const Arrival& arrival) const {
   return milli;
 }
 
+bool Desk::Allowed(const Arrival& arrival) const {
+  std::map<uint32_t, int64_t> asked;  // by each namespace that has members
+  for (const Member& m : arrival) {
+    const Request& r = inventory_.pods[m.pod].request;
+    asked[r.space] += r.shape.TotalMilli();
+  }
+  return std::all_of(asked.begin(), asked.end(), [&](const auto& a) {
+    return a.second == 0 || quotas_.Allows(a.first, a.second);
+  });
+}
+
 PlanOptions Desk::OptionsFor(const Arrival& arrival, bool may_plan) const {
   PlanOptions options = handling_.plan;
   if (!may_plan) {
     options.squeeze = options.migrate = options.preempt = false;
   } else if (handling_.reclaim) {
-    options.surplus_milli = quotas_.Surplus(inventory_.pods[arrival.front().pod].request.space,
-                                            MilliOf(arrival), engine_.cluster().total_milli());
+    // Members of several namespaces have no one fair share to reclaim up to.
+    const uint32_t space = inventory_.pods[arrival.front().pod].request.space;
+    const bool one = std::all_of(arrival.begin(), arrival.end(), [&](const Member& m) {
+      return inventory_.pods[m.pod].request.space == space;
+    });
+    if (one) {
+      options.surplus_milli =
+          quotas_.Surplus(space, MilliOf(arrival), engine_.cluster().total_milli());
+    }
   }
   return options;
 }
 
 bool Desk::TryOne(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants) {
   const Member& member = arrival.front();
-  const Request& request = inventory_.pods[member.pod].request;
+  Request request = inventory_.pods[member.pod].request;
+  request.gang = 0;  // it came alone
   const ShapeId shape = bench_.ShapeOf(member.pod);
   TenantId id = engine_.Place(shape, request);
   if (id == kNoTenant && may_plan && handling_.Plans()) {
@@ -83,7 +114,11 @@ bool Desk::TryOne(const Arrival& arrival, bool may_plan, std::vector<TenantId>* 
 
 bool Desk::TryGang(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants) {
   std::vector<Request> requests;
-  for (const Member& m : arrival) requests.push_back(inventory_.pods[m.pod].request);
+  for (const Member& m : arrival) {
+    requests.push_back(inventory_.pods[m.pod].request);
+    requests.back().gang = next_gang_;
+  }
+  ++next_gang_;
   std::vector<Plan> plans;
   const auto placed = PlaceGang(engine_, requests, OptionsFor(arrival, may_plan), &plans);
   if (!placed) return false;
@@ -102,6 +137,7 @@ void Desk::Announce(const Plan& plan) {
   if (plan.way == Way::kMigrate) totals_.moved_milli += plan.cost;
   if (plan.way == Way::kPreempt) totals_.preempted_milli += plan.cost;
   if (plan.way == Way::kReclaim) totals_.reclaimed_milli += plan.cost;
+  std::vector<std::pair<uint32_t, Arrival>> ended;  // by gang; those without one by themselves
   for (const Step& s : plan.steps) {
     const Member m = s.tenant < seated_.size() ? seated_[s.tenant] : Member{kNobody, 0};
     if (m.instance == kNobody) continue;  // of the same gang: its own event says where it ends up
@@ -118,21 +154,26 @@ void Desk::Announce(const Plan& plan) {
       case Step::What::kPreempt: {
         ++totals_.victims;
         Tell(What::kPreempt, m.instance, m.pod, kNoNode, 0, 0);
-        const Request& r = inventory_.pods[m.pod].request;
-        quotas_.Credit(r.space, r.shape.TotalMilli());
-        freed_ += r.shape.TotalMilli();
-        seated_[s.tenant].instance = kNobody;
-        if (handling_.queue) Wait({m});
+        Unseat(s.tenant);
+        const uint32_t gang = gangs_[s.tenant];
+        const auto same = std::find_if(ended.begin(), ended.end(), [gang](const auto& e) {
+          return gang != 0 && e.first == gang;
+        });
+        if (same == ended.end()) {
+          ended.push_back({gang, {m}});
+        } else {
+          same->second.push_back(m);
+        }
         break;
       }
     }
   }
+  if (!handling_.queue) return;
+  for (const auto& [gang, arrival] : ended) Wait(arrival);  // a gang waits as one
 }
 
 Desk::Outcome Desk::Try(const Arrival& arrival, bool may_plan, std::vector<TenantId>* tenants) {
-  const int64_t milli = MilliOf(arrival);
-  const Request& first = inventory_.pods[arrival.front().pod].request;
-  if (milli > 0 && !quotas_.Allows(first.space, milli)) return Outcome::kOverQuota;
+  if (!Allowed(arrival)) return Outcome::kOverQuota;
   const bool placed = arrival.size() == 1 ? TryOne(arrival, may_plan, tenants)
                                           : TryGang(arrival, may_plan, tenants);
   if (!placed) return Outcome::kRefused;
@@ -162,10 +203,11 @@ std::vector<TenantId> Desk::Arrive(const Arrival& arrival) {
 }
 
 void Desk::Wait(const Arrival& arrival) {
-  // For the order of the room a gang is one request for all its devices.
+  // For the order of the room a gang is one request for all that its members ask for.
   Request whole = inventory_.pods[arrival.front().pod].request;
-  for (size_t i = 1; i < arrival.size(); ++i) {
-    whole.shape.devices += inventory_.pods[arrival[i].pod].request.shape.devices;
+  if (arrival.size() > 1) {
+    whole.shape.devices = static_cast<int32_t>(std::min<int64_t>(MilliOf(arrival), INT32_MAX));
+    whole.shape.compute_milli = 1;
   }
   ++totals_.waited;
   room_.Add(waiting_.size(), whole, &quotas_);
@@ -189,13 +231,11 @@ void Desk::RegrowOn(NodeId node) {
 
 bool Desk::Leave(TenantId id, uint64_t instance) {
   if (seated_[id].instance != instance) return false;
-  const Request& r = inventory_.pods[seated_[id].pod].request;
   const NodeId node = engine_.tenant(id).node;
   Tell(Event::What::kLeave, instance, seated_[id].pod, kNoNode, 0, 0);
   engine_.Release(id);
-  seated_[id].instance = kNobody;
-  quotas_.Credit(r.space, r.shape.TotalMilli());
-  freed_ += r.shape.TotalMilli() + 1;
+  Unseat(id);
+  ++freed_;  // also when it held CPUs only
   changed_.push_back(node);
   RegrowOn(node);
   return true;

@@ -67,8 +67,10 @@ class Desk {
   // What may be planned for an arrival.
   PlanOptions OptionsFor(const Arrival& arrival, bool may_plan) const;
   int64_t MilliOf(const Arrival& arrival) const;
-  void Announce(const Plan& plan);  // the events of its steps, before they are done
+  bool Allowed(const Arrival& arrival) const;  // by the quota of each member's namespace
+  void Announce(const Plan& plan);             // the events of its steps, before they are done
   void Seat(TenantId id, const Member& member);
+  void Unseat(TenantId id);
   void Wait(const Arrival& arrival);
   void RegrowOn(NodeId node);
   void Tell(Event::What what, uint64_t instance, uint32_t pod, NodeId node, DeviceMask devices,
@@ -83,6 +85,8 @@ class Desk {
   WaitingRoom room_;
   std::vector<Arrival> waiting_;  // by the room's id
   std::vector<Member> seated_;    // by tenant
+  std::vector<uint32_t> gangs_;   // by tenant, also once it is gone
+  uint32_t next_gang_ = 1;        // each time that a gang is placed it is another one
   std::vector<NodeId> changed_;
   int64_t freed_ = 0;  // since the last Retry
   DeskTotals totals_;

@@ -5,6 +5,9 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <utility>
+
+#include "src/base/visible.h"
 
 namespace divvy::placement {
 
@@ -33,26 +36,101 @@ void Shuffle(std::vector<T>* v, Rng* rng) {
   for (size_t i = v->size(); i > 1; --i) std::swap((*v)[i - 1], (*v)[rng->Below(i)]);
 }
 
-Result<std::vector<uint32_t>> Numbers(std::string_view line, const std::string& where,
-                                      size_t limit) {
+Result<std::vector<uint32_t>> Numbers(std::string_view line, const std::string& where) {
+  constexpr uint32_t kLimit = 1u << 28;
   std::vector<uint32_t> out;
   const char* p = line.data();
   const char* end = p + line.size();
   while (p < end) {
-    if (*p == ' ' || *p == '\r') {
+    if (*p == ' ') {
       ++p;
       continue;
     }
     uint32_t value = 0;
     const auto [next, ec] = std::from_chars(p, end, value);
-    if (ec != std::errc() || value >= limit) {
+    if (ec != std::errc() || value >= kLimit || (next != end && *next != ' ')) {
       return Invalid(where + ": entry " + std::to_string(out.size() + 1) +
-                     " is not a number below " + std::to_string(limit));
+                     " is not a number below " + std::to_string(kLimit));
     }
     out.push_back(value);
     p = next;
   }
   return out;
+}
+
+// How many numbers stand at the beginning before one is repeated.
+size_t Distinct(const std::vector<uint32_t>& numbers) {
+  if (numbers.empty()) return 0;
+  std::vector<bool> seen(*std::max_element(numbers.begin(), numbers.end()) + size_t{1});
+  size_t n = 0;
+  for (; n < numbers.size() && !seen[numbers[n]]; ++n) seen[numbers[n]] = true;
+  return n;
+}
+
+std::string Entry(const std::vector<uint32_t>& numbers, size_t at) {
+  return "entry " + std::to_string(at + 1) + " is " + std::to_string(numbers[at]);
+}
+
+// The first number from `limit` up; the count of all if there is none.
+size_t FirstFrom(const std::vector<uint32_t>& numbers, size_t limit) {
+  return static_cast<size_t>(
+      std::find_if(numbers.begin(), numbers.end(), [&](uint32_t v) { return v >= limit; }) -
+      numbers.begin());
+}
+
+// An order numbers all nodes of its list. Of how many pods its list was, the arrivals tell: either
+// each pod arrives once before the first arrives again, or (a list of more demand than wanted) some
+// of them arrive, each once.
+Status CheckOrder(const Order& order, const std::string& nodes_at, const std::string& pods_at,
+                  const Inventory& inventory) {
+  const std::vector<uint32_t>& ranks = order.node_rank;
+  if (const size_t bad = FirstFrom(ranks, ranks.size()); bad < ranks.size()) {
+    return Invalid(nodes_at + ": " + Entry(ranks, bad) + ", not a rank among " +
+                   std::to_string(ranks.size()) + " nodes");
+  }
+  if (const size_t n = Distinct(ranks); n < ranks.size()) {
+    return Invalid(nodes_at + ": " + Entry(ranks, n) + ", as an entry before it");
+  }
+  const std::vector<uint32_t>& arrivals = order.arrivals;
+  const size_t distinct = Distinct(arrivals), pods = inventory.pods.size();
+  const bool repeats = distinct < arrivals.size();
+  const bool other_nodes = ranks.size() != inventory.nodes.size();
+  if (const size_t bad = FirstFrom(arrivals, std::max(distinct, pods));
+      bad < arrivals.size() && (repeats || !other_nodes)) {
+    return Invalid(pods_at + ": " + Entry(arrivals, bad) + ": there is no such pod");
+  }
+  if (repeats && FirstFrom(arrivals, distinct) < arrivals.size()) {
+    return Invalid(pods_at + ": " + Entry(arrivals, distinct) +
+                   " again, before each pod has arrived once");
+  }
+  if (other_nodes) {
+    return NotFound("made for " + std::to_string(ranks.size()) + " nodes, not " +
+                    std::to_string(inventory.nodes.size()));
+  }
+  if (FirstFrom(arrivals, distinct) == arrivals.size() && distinct != pods) {
+    return NotFound("made for " + std::to_string(distinct) + " pods, not " + std::to_string(pods));
+  }
+  const std::vector<uint32_t> by_name = PodsByName(inventory);
+  const int64_t capacity = inventory.TotalMilli();
+  int64_t demand = 0, largest = 0;
+  for (const uint32_t at : arrivals) {
+    const int64_t milli = inventory.pods[by_name[at]].request.shape.TotalMilli();
+    if (milli > capacity) continue;  // does not arrive
+    demand += milli;
+    largest = std::max(largest, milli);
+  }
+  if (demand == 0) return {};
+  const double wanted = kInflateRatio * static_cast<double>(capacity);
+  const double slack = std::max(static_cast<double>(largest), 0.01 * static_cast<double>(capacity));
+  const std::string brings =
+      "the arrivals bring demand to " + std::to_string(100 * demand / capacity) +
+      " % of the nodes' capacity, not " + std::to_string(std::lround(100 * kInflateRatio)) + " %";
+  if (static_cast<double>(demand) < wanted - slack) {
+    return Invalid(pods_at + ": " + brings +
+                   ": cut off, or made for other lists (without the file an order is drawn)");
+  }
+  if (static_cast<double>(demand) > wanted + slack) return NotFound(brings);
+  return {};
 }
 
 }  // namespace
@@ -66,11 +144,15 @@ Units::Units(const Inventory& inventory, const std::vector<uint32_t>& by_name) {
   uint32_t last = 0;
   for (const Pod& p : inventory.pods) last = std::max(last, p.request.gang);
   gangs_.resize(size_t{last} + (last > 0));
+  const std::vector<int64_t> arriving = inventory.ArrivingMilli();
+  const int64_t capacity = inventory.TotalMilli();
+  left_out_.resize(by_name.size());
   for (uint32_t at = 0; at < by_name.size(); ++at) {
     const Pod& pod = inventory.pods[by_name[at]];
     if (!pod.node.empty()) continue;  // it already runs
     const uint32_t gang = pod.request.gang;
-    if (gang == 0 || gangs_[gang].empty()) leaders_.push_back(at);
+    left_out_[at] = arriving[by_name[at]] > capacity;
+    if ((gang == 0 || gangs_[gang].empty()) && !left_out_[at]) leaders_.push_back(at);
     if (gang != 0) gangs_[gang].push_back(at);
   }
   if (last == 0) return;
@@ -84,27 +166,37 @@ Result<Order> ParseOrder(std::string_view text, const std::string& file,
                          const Inventory& inventory) {
   Order order;
   order.published = true;
-  size_t line_number = 0;
+  const auto at = [&](size_t line) { return file + ":" + std::to_string(line); };
+  if (text.empty()) return Invalid(at(1) + ": the file is empty");
+  size_t line_number = 0, nodes_line = 0, pods_line = 0;
   while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
+    const std::string where = at(++line_number);
+    const size_t end = text.find('\n');
+    if (end == std::string_view::npos) {
+      return Invalid(where + ": no line end: the file is cut off");
+    }
     std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    const std::string where = file + ":" + std::to_string(++line_number);
-    const bool nodes = line.starts_with("node_rank");
-    if (!nodes && !line.starts_with("arrivals")) continue;
-    line.remove_prefix(std::min<size_t>(line.find(' '), line.size()));
-    Result<std::vector<uint32_t>> numbers =
-        Numbers(line, where, nodes ? inventory.nodes.size() : inventory.pods.size());
+    text.remove_prefix(end + 1);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.empty() || line.front() == '#') continue;
+    const std::string_view word = line.substr(0, line.find(' '));
+    const bool nodes = word == "node_rank";
+    if (!nodes && word != "arrivals") {
+      return Invalid(where + ": \"" + VisibleName(word) +
+                     "\" where \"node_rank\" or \"arrivals\" is wanted");
+    }
+    if (std::exchange(nodes ? nodes_line : pods_line, line_number) != 0) {
+      return Invalid(where + ": a second line \"" + std::string(word) + " ...\"");
+    }
+    Result<std::vector<uint32_t>> numbers = Numbers(line.substr(word.size()), where);
     if (!numbers) return numbers.error();
     (nodes ? order.node_rank : order.arrivals) = std::move(*numbers);
   }
-  if (order.arrivals.empty()) return Invalid(file + ": no line \"arrivals ...\"");
-  std::vector<bool> seen(inventory.nodes.size());
-  for (const uint32_t rank : order.node_rank) seen[rank] = true;
-  if (order.node_rank.size() != seen.size() ||
-      std::find(seen.begin(), seen.end(), false) != seen.end()) {
-    return Invalid(file + ": node_rank does not number the " + std::to_string(seen.size()) +
-                   " nodes of the node list");
+  if (order.node_rank.empty()) return Invalid(at(line_number) + ": no line \"node_rank ...\"");
+  if (order.arrivals.empty()) return Invalid(at(line_number) + ": no line \"arrivals ...\"");
+  if (Status s = CheckOrder(order, at(nodes_line), at(pods_line), inventory); !s) {
+    if (s.error().code == ErrorCode::kNotFound) return NotFound(file + ": " + s.error().message);
+    return s.error();
   }
   return order;
 }
@@ -113,38 +205,46 @@ Order DrawOrder(const Inventory& inventory, uint64_t seed, double ratio) {
   Rng rng(seed);
   Order order;
   const std::vector<uint32_t> by_name = PodsByName(inventory);
-  const auto milli = [&](uint32_t at) {
-    return inventory.pods[by_name[at]].request.shape.TotalMilli();
-  };
+  const std::vector<int64_t> arriving = inventory.ArrivingMilli();
   const Units units(inventory, by_name);
+  const auto capacity = static_cast<double>(inventory.TotalMilli());
+  const double limit = ratio * capacity;
+  const double enough = limit - 0.005 * capacity;  // rounds to the percent that is wanted
   int64_t demand = 0;
+  const auto milli = [&](uint32_t leader) { return arriving[by_name[leader]]; };
+  const auto fits = [&](uint32_t leader) {
+    return static_cast<double>(demand + milli(leader)) <= limit;
+  };
+  const auto arrive = [&](uint32_t leader) {
+    const std::span<const uint32_t> unit = units.Of(leader);
+    order.arrivals.insert(order.arrivals.end(), unit.begin(), unit.end());
+    demand += milli(leader);
+  };
   std::vector<uint32_t> leaders = units.leaders();
   Shuffle(&leaders, &rng);
   for (const uint32_t leader : leaders) {
-    for (const uint32_t at : units.Of(leader)) {
-      order.arrivals.push_back(at);
-      demand += milli(at);
+    if (fits(leader)) {
+      arrive(leader);
+    } else if (static_cast<double>(demand) >= enough) {
+      break;
     }
   }
-  const double limit = ratio * static_cast<double>(inventory.TotalMilli());
-  // The order is random already: dropping from its end drops at random.
-  while (static_cast<double>(demand) > limit && !order.arrivals.empty()) {
-    demand -= milli(order.arrivals.back());
-    order.arrivals.pop_back();
-  }
-  // A list that asks for no compute never reaches the limit: it is played once. One that asks for
-  // next to none is cut off.
+  // Clones of units that bring demand: a list without any is played once, and one that asks for
+  // next to nothing is cut off. What does not fit below the limit now never will.
+  leaders = units.leaders();
+  auto wanting = std::count_if(leaders.begin(), leaders.end(),
+                               [&](uint32_t leader) { return milli(leader) > 0; });
   const auto most = static_cast<size_t>(kMostPerDevice * inventory.TotalMilli() / kWholeMilli);
-  const bool any = std::any_of(inventory.pods.begin(), inventory.pods.end(),
-                               [](const Pod& p) { return p.request.shape.TotalMilli() > 0; });
-  while (any && !leaders.empty() && order.arrivals.size() < std::max(most, by_name.size())) {
-    const std::span<const uint32_t> unit =
-        units.Of(units.leaders()[rng.Below(units.leaders().size())]);
-    int64_t more = 0;
-    for (const uint32_t at : unit) more += milli(at);
-    if (static_cast<double>(demand + more) > limit) break;
-    demand += more;
-    order.arrivals.insert(order.arrivals.end(), unit.begin(), unit.end());
+  while (wanting > 0 && order.arrivals.size() < std::max(most, by_name.size())) {
+    const uint64_t drawn = rng.Below(leaders.size());
+    if (fits(leaders[drawn])) {
+      arrive(leaders[drawn]);
+      continue;
+    }
+    if (static_cast<double>(demand) >= enough) break;
+    leaders[drawn] = leaders.back();
+    leaders.pop_back();
+    --wanting;
   }
   order.node_rank.resize(inventory.nodes.size());
   std::iota(order.node_rank.begin(), order.node_rank.end(), 0);

@@ -76,12 +76,14 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
   double arrived = 0, early_arrived = 0, early_refused = 0, multi = 0, multi_refused = 0;
   // A gang comes whole with the first of its members; the others' own turns are then skipped.
   std::vector<uint32_t> skip(inventory.pods.size(), 0);
+  std::vector<bool> refused_one;  // by instance; only with a queue
   // With K copies of the cluster each arrival comes K times, so that demand grows alike.
   const uint64_t total = uint64_t{replicate} * order.arrivals.size();
   Arrival arrival;
   for (uint64_t turn = 0; turn < total; ++turn) {
     const uint32_t at = order.arrivals[turn / replicate];
     const std::span<const uint32_t> unit = units.Of(at);
+    if (units.LeftOut(at)) continue;
     if (unit.size() > 1 && skip[at] > 0) {
       --skip[at];
       continue;
@@ -99,13 +101,17 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
       const bool early = Percent(arrived, capacity) < kEarlyPercent;
       const bool refused = placed.empty();
       result.refused += refused;
+      if (handling.queue) refused_one.push_back(refused);
       if (early) early_arrived += milli;
       if (early && shape.devices > 1) multi += milli;
       if (early && refused) early_refused += milli;
       if (early && refused && shape.devices > 1) multi_refused += milli;
     }
     desk.Retry([&](const Arrival& later, const std::vector<TenantId>&) {
-      result.refused -= later.size();
+      // Those that had been placed, and gave way for a while, were not refused.
+      for (const Member& m : later) {
+        result.refused -= m.instance < refused_one.size() && refused_one[m.instance];
+      }
     });
     for (const NodeId node : desk.TakeChanged()) fragmentation.Update(node);
     const auto percent = static_cast<size_t>(std::nearbyint(Percent(arrived, capacity)));
@@ -124,10 +130,15 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
     const auto n = static_cast<double>(sums[p].n);
     if (sums[p].n == 0) continue;
     result.curve.push_back({static_cast<int>(p), sums[p].allocated / n, sums[p].fragmentation / n});
+    // An order may end a little beyond, with a large request or gang.
+    if (p > static_cast<size_t>(std::lround(100 * kInflateRatio))) continue;
+    result.arrived_percent = static_cast<int>(p);
     result.allocated_percent = sums[p].allocated / n;
     result.fragmentation_percent_of_total = sums[p].fragmentation / n;
     result.fragmentation_percent_of_idle = sums[p].of_idle / n;
   }
+  result.any_early = early_arrived > 0;
+  result.any_multi_gpu = multi > 0;
   result.rejected_before_95_percent = Percent(early_refused, early_arrived);
   result.multi_gpu_accepted_percent = Accepted(multi_refused, multi);
   if (handled != nullptr) *handled = Report(desk, inventory, engine.cluster().total_milli());
@@ -145,8 +156,9 @@ ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t se
   const Units units(inventory, by_name);
   const auto capacity = static_cast<double>(engine.cluster().total_milli());
   double demand = 0;
-  for (const Pod& p : inventory.pods) {
-    if (p.node.empty()) demand += static_cast<double>(p.request.shape.TotalMilli());
+  const std::vector<int64_t> arriving = inventory.ArrivingMilli();
+  for (const uint32_t leader : units.leaders()) {
+    demand += static_cast<double>(arriving[by_name[leader]]);
   }
   // Arrivals per mean lifetime: so many that, were all accepted, `load` of the capacity is in use.
   const auto all = static_cast<double>(units.leaders().size());
@@ -235,6 +247,8 @@ ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t se
     if (watch.progress && i % kProgressStep == 0) watch.progress(now / (kWarmUp + kMeasured));
   }
   account(kWarmUp + kMeasured);
+  result.any = offered > 0;
+  result.any_multi_gpu = multi > 0;
   result.accepted_percent = Accepted(refused, offered);
   result.multi_gpu_accepted_percent = Accepted(multi_refused, multi);
   result.allocated_percent = Percent(area / kMeasured, capacity);

@@ -15,8 +15,6 @@
 
 namespace divvy::placement {
 
-inline constexpr double kInflateRatio = 1.3;
-
 // Mean over the arrivals that brought demand to this percent of capacity.
 struct CurvePoint {
   int arrived_percent = 0;
@@ -25,9 +23,13 @@ struct CurvePoint {
 };
 
 struct InflateResult {
+  // Demand that the next three are figures of: 130, or what was reached where that is less.
+  int arrived_percent = 0;
   double allocated_percent = 0;
   double fragmentation_percent_of_total = 0;
   double fragmentation_percent_of_idle = 0;
+  // False: no such demand arrived before 95 %, the figure of it means nothing.
+  bool any_early = false, any_multi_gpu = false;
   double rejected_before_95_percent = 0;  // GPU demand refused / arrived, before 95 % arrival
   double multi_gpu_accepted_percent = 0;  // of requests for several GPUs, by GPU, before 95 %
   uint64_t arrivals = 0;
@@ -36,7 +38,8 @@ struct InflateResult {
 };
 
 struct ChurnResult {
-  double accepted_percent = 0;  // of the GPU demand offered after the warm-up
+  bool any = false, any_multi_gpu = false;  // false: no such demand was offered after the warm-up
+  double accepted_percent = 0;              // of the GPU demand offered after the warm-up
   double multi_gpu_accepted_percent = 0;
   double allocated_percent = 0;  // mean over time
   uint64_t arrivals = 0;

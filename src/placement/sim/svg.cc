@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/base/visible.h"
+
 namespace divvy::placement {
 namespace {
 
@@ -16,7 +18,7 @@ constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
 
 std::string Escape(const std::string& text) {
   std::string out;
-  for (const char c : text) {
+  for (const char c : Visible(text)) {
     switch (c) {
       case '<':
         out += "&lt;";
