@@ -4,7 +4,7 @@ CTEST = ctest --output-on-failure --timeout 180 -j $(JOBS)
 PRODUCT = divvy divvyd divvy-hook divvy_shim divvy_forwarder divvy-sim-broker sim_cuda sim_nvml
 LIGHT = -LE 'heavy|model'
 
-.PHONY: help all setup setup-clang setup-prometheus configure product build demo demo-load test test-web test-prometheus test-containers check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
+.PHONY: help all setup setup-clang setup-prometheus setup-package configure package test-package product build demo demo-load test test-web test-prometheus test-containers check-fast bench bench-placement gen asan tsan clang tidy fuzz model roots gpu-check gpu-bundle format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -16,6 +16,9 @@ setup-clang:
 
 setup-prometheus:
 	@tools/setup.sh prometheus
+
+setup-package:
+	@tools/setup.sh package
 
 setup: ## install missing Debian packages (as root); nothing to do when all are there
 	@tools/setup.sh
@@ -48,6 +51,13 @@ test-prometheus: setup-prometheus product ## a real Prometheus reads divvyd with
 test-containers: product ## containers in shares of a simulated GPU, by podman (root; Debian: podman, runc, busybox-static)
 	@ninja -C build -j $(JOBS) finder finder_linked
 	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/containers/containers_test.py || [ $$? -eq 77 ]
+
+package: product ## Debian packages and a tarball, in build/package; the same commit gives the same bytes
+	@ninja -C build -j $(JOBS) divvy_help divvy_loader32
+	@tools/package.py
+
+test-package: setup-package package ## the packages: built twice, linted, installed, upgraded and purged in a fresh Debian (root, network)
+	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/package/package_test.py || [ $$? -eq 77 ]
 
 check-fast: ## format, layers, generator output: seconds, needs no build
 	@tools/format.sh --check

@@ -44,6 +44,7 @@ function(divvy_program name)
   cmake_parse_arguments(A "" "" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${A_SRCS})
   target_link_libraries(${name} PRIVATE ${A_DEPS} Threads::Threads)
+  target_link_options(${name} PRIVATE LINKER:-z,relro,-z,now)
 endfunction()
 
 # divvy_test(NAME SRCS... [DEPS ...] [LABELS ...] [TIMEOUT s] [SERIAL]): a GoogleTest binary in

@@ -3,6 +3,7 @@
 # all of it is there; without root it prints the command to run instead.
 #   setup.sh          for demo, test, bench, asan, tsan
 #   setup.sh clang    also the second compiler: clang, fuzz, tidy
+#   setup.sh package      also what reads packages, manual pages and completions, for test-package
 #   setup.sh prometheus   also Prometheus, for test-prometheus; its service is not started
 set -eu
 
@@ -16,6 +17,8 @@ packages=(
 [ "${1-}" != clang ] || packages+=(clang clang-tidy libclang-rt-14-dev)
 
 [ "${1-}" != prometheus ] || packages+=(prometheus)
+
+[ "${1-}" != package ] || packages+=(lintian mandoc man-db groff zsh fish debootstrap buildah)
 
 missing=()
 for p in "${packages[@]}"; do

@@ -93,6 +93,11 @@ std::string LibDir() {
   return Exists(packaged + "/libdivvy.so") ? packaged : prefix + "/lib";
 }
 
+std::string HelperProgram(std::string_view name) {
+  const std::string packaged = Join(LibDir(), name);
+  return Exists(packaged) ? packaged : Join(BinDir(), name);
+}
+
 std::string ShimLibrary() { return Join(LibDir(), "libdivvy.so"); }
 std::string ForwarderLibrary() { return Join(LibDir(), "libcuda-forward/libcuda.so.1"); }
 std::string SimLibDir() { return Join(LibDir(), "sim"); }

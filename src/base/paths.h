@@ -35,6 +35,7 @@ Status MakeRuntimeDir(const std::string& dir);
 // The installed files: DIVVY_LIB_DIR, else found from the running executable (build tree:
 // bin/ beside lib/; installed: bin/ beside lib/ or lib/divvy/).
 std::string BinDir();
+std::string HelperProgram(std::string_view name);  // that nobody types: lib/divvy/, else BinDir()
 std::string LibDir();
 std::string ShimLibrary();       // LibDir()/libdivvy.so
 std::string ForwarderLibrary();  // LibDir()/libcuda-forward/libcuda.so.1

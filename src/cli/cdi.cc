@@ -34,7 +34,7 @@ std::string Joined(const std::vector<std::string>& words, const char* before) {
 // What a spec would need on this machine.
 Status CheckInstalled() {
   for (const std::string& file :
-       {paths::BinDir() + "/divvy-hook", paths::ShimLibrary(), paths::ForwarderLibrary()})
+       {paths::HelperProgram("divvy-hook"), paths::ShimLibrary(), paths::ForwarderLibrary()})
     if (::access(file.c_str(), R_OK) != 0)
       return Unavailable(file + " is missing; is Divvy installed completely?");
   return {};

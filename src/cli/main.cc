@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "src/base/describe.h"
 #include "src/cli/app.h"
 #include "src/cli/verbs.h"
 
@@ -156,6 +157,10 @@ int Main(int argc, char** argv) {
   AddDoctor(app);
   AddDaemon(app);
   AddVersion(app);
+  if (argc == 2 && std::strcmp(argv[1], "--describe") == 0) {
+    std::puts(Describe(app).c_str());
+    return kOk;
+  }
   try {
     app.parse(Words(argc, argv));
     return Printed(kOk);

@@ -24,9 +24,10 @@ bool Accepts(const std::string& socket_path) { return CanConnect(socket_path, SO
 
 Status EnsureBroker(const std::string& dir, const std::string& profile) {
   if (Accepts(dir + "/broker.sock")) return {};
-  const std::string program = paths::BinDir() + "/divvy-sim-broker";
+  const std::string program = paths::HelperProgram("divvy-sim-broker");
   if (::access(program.c_str(), X_OK) != 0)
-    return Unavailable("the simulator's broker is missing: " + program);
+    return Unavailable("the simulator's broker is missing: " + program +
+                       " (of the package divvy-sim)");
   // It outlives this daemon while tenants use it, so that a restart finds the same devices.
   const std::string starter = std::to_string(::getpid());
   const char* const arguments[] = {program.c_str(), "--profile",   profile.c_str(),

@@ -208,10 +208,14 @@ void Daemon::SetTimer(bool ticks) {
   if (ticks)
     loop_->SetTimer(kTick, [this] { OnTick(); });
   else
-    loop_->SetTimer(kQuietTick, [this] { events_.Flush(WallClock()); });
+    loop_->SetTimer(kQuietTick, [this] {
+      events_.Flush(WallClock());
+      manager_.Alive(MonotonicNs());
+    });
 }
 
 void Daemon::OnTick() {
+  manager_.Alive(MonotonicNs());
   node_->Tick();
   events_.Flush(WallClock());
   if (history_.Due(WallClock())) history_.Add(node_->CollectUse());
@@ -263,6 +267,10 @@ void Daemon::WatchFaults() {
   }).detach();
 }
 
-void Daemon::Run() { loop_->Run(); }
+void Daemon::Run() {
+  manager_.Tell("READY=1");
+  loop_->Run();
+  manager_.Tell("STOPPING=1");
+}
 
 }  // namespace divvy::daemon

@@ -22,6 +22,7 @@
 #include "src/daemon/loop.h"
 #include "src/daemon/node.h"
 #include "src/daemon/options.h"
+#include "src/daemon/service_manager.h"
 #include "src/device/source.h"
 
 namespace divvy::daemon {
@@ -49,6 +50,7 @@ class Daemon {
   void WatchFaults();  // on a thread of its own until ~Daemon
 
   const Options options_;
+  ServiceManager manager_;
   UniqueFd machine_lock_;
   std::vector<UniqueFd> device_locks_;
   UniqueFd signals_;

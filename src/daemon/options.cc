@@ -2,7 +2,9 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstring>
 
+#include "src/base/describe.h"
 #include "src/base/paths.h"
 #include "src/daemon/version.h"
 
@@ -68,6 +70,11 @@ bool ParseOptions(int argc, char** argv, Options& out, int& exit_code) {
       ->envname("DIVVY_ON_FAULT")
       ->check(CLI::IsMember({"open", "deny"}).description(""))
       ->type_name("ACTION");
+  if (argc == 2 && std::strcmp(argv[1], "--describe") == 0) {
+    std::puts(Describe(app).c_str());
+    exit_code = 0;
+    return false;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

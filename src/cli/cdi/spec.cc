@@ -68,7 +68,7 @@ Result<json> ShareSpec(const std::vector<LastingShare>& shares) {
       return Invalid("two machines have a share '" + share.name + "'; choose one with --sim");
     const json hook{
         {"hookName", "createContainer"},
-        {"path", paths::BinDir() + "/divvy-hook"},
+        {"path", paths::HelperProgram("divvy-hook")},
         {"args",
          {"divvy-hook", "--tenant", share.tenant.value("dir", ""), "--lib", paths::LibDir()}}};
     devices.push_back({{"name", share.name},

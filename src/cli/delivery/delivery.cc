@@ -71,7 +71,9 @@ Status CheckInstalled(const Delivery& delivery) {
   }
   for (const std::string& file : needed)
     if (::access(file.c_str(), R_OK) != 0)
-      return Unavailable(file + " is missing; build it or point DIVVY_LIB_DIR at the libraries");
+      return Unavailable(file +
+                         " is missing; install it (the simulator: package divvy-sim) or point "
+                         "DIVVY_LIB_DIR at the libraries");
   return {};
 }
 

@@ -22,11 +22,11 @@ namespace {
 std::string BrokerProgram() {
   if (const char* named = getenv("DIVVY_SIM_BROKER")) return named;
   Dl_info info;
-  std::string at = "/usr/bin/divvy-sim-broker";
+  std::string at = "/usr/lib/divvy/divvy-sim-broker";
   if (dladdr(reinterpret_cast<void*>(&FindMachineDir), &info) != 0 && info.dli_fname != nullptr) {
     std::string lib = info.dli_fname;
     std::string folder = lib.substr(0, lib.find_last_of('/') + 1);
-    for (const char* up : {"../../bin/", "../../../bin/", "../bin/", "../../../../bin/"}) {
+    for (const char* up : {"../", "../../bin/", "../../../bin/", "../bin/", "../../../../bin/"}) {
       std::string candidate = folder + up + "divvy-sim-broker";
       if (access(candidate.c_str(), X_OK) == 0) return candidate;
     }
