@@ -3,15 +3,17 @@
 
   package.py [--build build] [--out build/package] [--version V]
 The same commit gives the same bytes, wherever and whenever it is built: members are sorted, owned by
-root, as old as the commit (SOURCE_DATE_EPOCH, if it is set), and programs carry no id of their build.
+root, as old as the commit (SOURCE_DATE_EPOCH, if it is set), and the ids of programs are digests of themselves.
 Needs dpkg-dev, cmake, binutils.
 """
 import argparse
 import gzip
+import hashlib
 import os
 import pathlib
 import re
 import shutil
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -33,6 +35,8 @@ without a GPU (divvy run --sim h100). They are on no path of the loader.""",
 # Each with its reason, on the line before.
 OVERRIDES = {
     "divvy": """\
+# A container's runtime calls it among the files of any image, with whatever C library, or none.
+divvy: statically-linked-binary [usr/lib/divvy/divvy-hook]
 # Built by the project itself, for who installs it; not an upload to Debian.
 divvy: initial-upload-closes-no-bugs *
 # Each segment more is a system call in every process that starts in a share.
@@ -73,16 +77,30 @@ def version():
     return f"{plain}~git{time.strftime('%Y%m%d', time.gmtime(epoch()))}.{commit}"
 
 
+def rename_build(path):
+    """The id of a build is a digest that takes in where it was built; here it is one of what is left."""
+    data = bytearray(path.read_bytes())
+    sections, = struct.unpack_from("<Q", data, 40)
+    size, count, names = struct.unpack_from("<HHH", data, 58)
+    at = [struct.unpack_from("<IIQQQQ", data, sections + i * size) for i in range(count)]
+    for name, kind, _, _, offset, length in at:
+        start = at[names][4] + name
+        if kind == 7 and data[start:data.index(0, start)] == b".note.gnu.build-id":
+            data[offset + 16:offset + length] = bytes(length - 16)
+            data[offset + 16:offset + length] = hashlib.sha1(data).digest()[:length - 16]
+    path.write_bytes(data)
+
+
 def strip(folder):
-    """Debug information, and the id that says from which of it a program came."""
+    """Of debug information."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
         with open(path, "rb") as f:
             elf = f.read(5)
         if elf == b"\x7fELF\x02":
-            run("strip", "--strip-unneeded", "--remove-section=.comment", "--remove-section=.note.gnu.build-id",
-                path)
+            run("strip", "--strip-unneeded", "--remove-section=.comment", path)
+            rename_build(path)
 
 
 def install(build, component, to):
