@@ -77,11 +77,16 @@ Status MakeRuntimeDir(const std::string& dir) {
 }
 
 std::string BinDir() {
-  char path[PATH_MAX];
-  const ssize_t n = ::readlink("/proc/self/exe", path, sizeof(path));
-  const std::string exe = n > 0 ? std::string(path, static_cast<size_t>(n)) : std::string();
-  const size_t slash = exe.rfind('/');
-  return slash == std::string::npos ? "." : exe.substr(0, slash);
+  // Asked once: in a mount namespace of its own the answer of a process with another root (chroot)
+  // is as seen from outside of that.
+  static const std::string& dir = *new std::string([] {
+    char path[PATH_MAX];
+    const ssize_t n = ::readlink("/proc/self/exe", path, sizeof(path));
+    const std::string exe = n > 0 ? std::string(path, static_cast<size_t>(n)) : std::string();
+    const size_t slash = exe.rfind('/');
+    return slash == std::string::npos ? "." : exe.substr(0, slash);
+  }());
+  return dir;
 }
 
 std::string LibDir() {
