@@ -3,14 +3,11 @@
 #include "src/cli/simulate_cluster.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <set>
 #include <string>
@@ -19,12 +16,10 @@
 
 #include "src/base/visible.h"
 #include "src/cli/app.h"
+#include "src/cli/simulate_cluster_files.h"
 #include "src/cli/simulate_cluster_log.h"
 #include "src/cli/simulate_cluster_report.h"
-#include "src/placement/input/kube_json.h"
-#include "src/placement/input/openb_csv.h"
 #include "src/placement/policies/policies.h"
-#include "src/placement/sim/bench.h"
 #include "src/placement/sim/order.h"
 #include "src/placement/sim/protocol.h"
 #include "src/placement/sim/svg.h"
@@ -36,10 +31,10 @@ namespace fs = std::filesystem;
 using placement::Handling;
 using placement::Inventory;
 using placement::Order;
-using placement::SomePods;
 
 struct Options {
-  std::string nodes, pods, orders, plot, decisions;
+  Lists lists;
+  std::string plot, decisions;
   std::vector<std::string> policies = {"default", "fgd", "bestfit"};
   std::vector<std::string> protocols = {"inflate"};
   std::string seeds = "42";
@@ -49,45 +44,6 @@ struct Options {
   uint32_t replicate = 1;
   Format format = Format::kText;
 };
-
-// To stderr, one line, whatever names it holds.
-void Note(const std::string& text) { std::fprintf(stderr, "divvy: %s\n", Visible(text).c_str()); }
-
-Result<std::string> ReadFile(const std::string& path) {
-  std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return Invalid(path + ": is a folder, not a file");
-  errno = 0;
-  std::ifstream in(path, std::ios::binary);
-  if (!in) {
-    const std::string why = errno != 0 ? std::strerror(errno) : "not readable";
-    return NotFound(path + ": cannot be read: " + why +
-                    (errno == ENOENT ? " (a file of the trace? set DIVVY_TRACE_DIR)" : ""));
-  }
-  std::string text;
-  for (std::vector<char> part(1 << 16); in;) {
-    in.read(part.data(), static_cast<std::streamsize>(part.size()));
-    text.append(part.data(), static_cast<size_t>(in.gcount()));
-  }
-  if (in.bad()) return Error{ErrorCode::kIo, path + ": reading it failed"};
-  return text;
-}
-
-Result<void> WriteFile(const std::string& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) return Error{ErrorCode::kIo, path + ": cannot be written"};
-  return {};
-}
-
-// A file as named, or in the folder that DIVVY_TRACE_DIR names.
-std::string Locate(const std::string& name) {
-  std::error_code ignored;
-  const char* dir = std::getenv("DIVVY_TRACE_DIR");
-  if (dir == nullptr || fs::exists(name, ignored)) return name;
-  const fs::path there = fs::path(dir) / name;
-  return fs::exists(there, ignored) ? there.string() : name;
-}
 
 // "42", "42,45", "42-51"; each seed once.
 Result<std::vector<uint64_t>> ParseSeeds(const std::string& text) {
@@ -135,92 +91,12 @@ void RefuseTwice(const char* option, const std::vector<std::string>& names) {
   }
 }
 
-// "3 pods WHAT: default/a, default/b, ... " with the line of the first.
-std::string About(const Options& o, const Inventory& inventory, const SomePods& pods,
-                  const std::string& what) {
-  const std::vector<std::string> names = NamesOf(inventory, pods);
-  std::string text = Locate(o.pods) + ":" + std::to_string(inventory.pods[pods.first[0]].line) +
-                     ": " + std::to_string(pods.count) + (pods.count == 1 ? " pod " : " pods ") +
-                     what + ": ";
-  for (size_t i = 0; i < names.size(); ++i) text += (i > 0 ? ", " : "") + names[i];
-  return text + (pods.count > names.size() ? ", ..." : "");
-}
-
-Inventory Load(const Options& o) {
-  Inventory inventory;
-  for (const bool nodes : {true, false}) {
-    const std::string path = Locate(nodes ? o.nodes : o.pods);
-    const std::string text = OrFail(ReadFile(path));
-    const bool json = placement::LooksLikeJson(text);
-    if (nodes) {
-      OrFail(json ? placement::ReadKubeNodes(text, path, &inventory)
-                  : placement::ReadOpenbNodes(text, path, &inventory));
-    } else {
-      OrFail(json ? placement::ReadKubePods(text, path, &inventory)
-                  : placement::ReadOpenbPods(text, path, &inventory));
-    }
-  }
-  if (const Status s = placement::CheckInventory(inventory); !s) {
-    Fail(Invalid(Locate(o.nodes) + ": " + s.error().message));
-  }
-  for (const std::string& warning : inventory.warnings) Note("warning: " + warning);
-  return inventory;
-}
-
-// Which pods have no place whatever is decided; says so.
-WithoutPlace FindWithoutPlace(const Options& o, const Inventory& inventory) {
-  const WithoutPlace found{placement::FindUnplaceable(inventory),
-                           placement::PodsWithoutRoom(inventory)};
-  const auto say = [&](const SomePods& pods, const std::string& what) {
-    if (pods.count > 0) Note("warning: " + About(o, inventory, pods, what));
-  };
-  say(found.ever.on_any_node, "that fit on no node, not even an empty one, and are always refused");
-  say(found.ever.in_cluster,
-      "that ask, alone or as a gang, for more compute than all nodes have, and do not arrive");
-  say(found.ever.on_unknown_node, "that run on nodes that the node list lacks, and are left out");
-  say(found.in_room, "that run on nodes without room for them, and are left out");
-  return found;
-}
-
-// The order file of a pod list: openb_pod_list_X.csv -> openb_X_SEED.txt in --orders, or in the
-// folder "fixtures" beside the list. No value: there is none for these lists. A damaged one is an
-// error.
-std::optional<Order> ReadOrder(const Options& o, const Inventory& inventory, uint64_t seed,
-                               bool say) {
-  const fs::path pods = Locate(o.pods);
-  std::string name = pods.stem().string();
-  if (const size_t at = name.find("pod_list_"); at != std::string::npos) name.erase(at, 9);
-  name += "_" + std::to_string(seed) + ".txt";
-  std::vector<fs::path> places;
-  if (!o.orders.empty()) places.emplace_back(o.orders);
-  places.push_back(pods.parent_path() / "fixtures");
-  bool found = false;
-  for (const fs::path& folder : places) {
-    std::error_code error;
-    const std::string path = (folder / name).string();
-    if (!fs::exists(path, error)) {
-      if (error) Fail(NotFound(path + ": cannot be read: " + error.message()));
-      continue;
-    }
-    found = true;
-    Result<Order> order = placement::ParseOrder(OrFail(ReadFile(path)), path, inventory);
-    if (order.ok()) return std::move(*order);
-    if (order.error().code != ErrorCode::kNotFound) Fail(order.error());
-    if (say) Note("warning: not used: " + order.error().message);
-  }
-  if (say && found) Note("the order of seed " + std::to_string(seed) + " is drawn");
-  if (say && !found && !o.orders.empty()) {
-    Note("warning: no " + name + " in " + o.orders + ": the order is drawn");
-  }
-  return std::nullopt;
-}
-
 ClusterRun RunOne(const Options& o, const Inventory& inventory, const Handling& handling,
                   const std::string& policy, uint64_t seed, Progress* progress) {
   ClusterRun run;
   run.policy = policy;
   run.seed = seed;
-  std::optional<Order> read = ReadOrder(o, inventory, seed, /*say=*/false);
+  std::optional<Order> read = ReadOrder(o.lists, inventory, seed, /*say=*/false);
   const Order order =
       read ? std::move(*read) : placement::DrawOrder(inventory, seed, placement::kInflateRatio);
   run.published_order = order.published;
@@ -253,10 +129,14 @@ ClusterRun RunOne(const Options& o, const Inventory& inventory, const Handling& 
 
 // "NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]]", in GPUs.
 std::pair<std::string, placement::SpaceQuota> ParseQuota(const std::string& text) {
+  const auto plain = [](char c) { return (c >= '0' && c <= '9') || c == '.' || c == ':'; };
   const Error bad = Invalid("--quota: \"" + VisibleName(text) +
                             "\" is not NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]] in GPUs");
   const size_t equals = text.rfind('=');
-  if (equals == std::string::npos || equals == 0) Fail(bad);
+  if (equals == std::string::npos || equals == 0 ||
+      !std::all_of(text.begin() + static_cast<ptrdiff_t>(equals) + 1, text.end(), plain)) {
+    Fail(bad);
+  }
   double part[3] = {0, 0, 1};
   const char* p = text.c_str() + equals + 1;
   for (int i = 0; i < 3; ++i) {
@@ -309,22 +189,26 @@ void WritePlot(const Options& o, const std::vector<ClusterRun>& runs) {
   for (const ClusterRun& r : runs) {  // the first seed of each policy
     if (r.inflate && seen.insert(r.policy).second) lines.push_back({r.policy, r.inflate->curve});
   }
-  const std::string title = fs::path(o.pods).filename().string() + ", seed " +
+  const std::string title = fs::path(o.lists.pods).filename().string() + ", seed " +
                             std::to_string(runs.front().seed) + " (simulated)";
   OrFail(WriteFile(o.plot, placement::PlotSvg(title, lines)));
 }
 
-// That `path` can be written (as far as can be told before the run), and is none of the lists.
-void CheckOutput(const Options& o, const std::string& path) {
-  if (path.empty()) return;
-  std::error_code error;
-  for (const std::string& list : {Locate(o.nodes), Locate(o.pods)}) {
-    if (fs::equivalent(path, list, error)) Fail(Invalid(path + ": is a list that is read"));
+// The published figure is that at 130 %; where demand ended before, it says so.
+void SayWhatWasNotReached(const std::vector<ClusterRun>& runs) {
+  constexpr int kWanted = 130;
+  std::set<uint64_t> seeds;
+  int least = kWanted;
+  for (const ClusterRun& r : runs) {
+    if (!r.inflate || r.inflate->arrived_percent >= kWanted) continue;
+    seeds.insert(r.seed);
+    least = std::min(least, r.inflate->arrived_percent);
   }
-  errno = 0;
-  if (!std::ofstream(path, std::ios::binary | std::ios::app)) {
-    Fail(Error{ErrorCode::kIo, path + ": cannot be written: " + std::strerror(errno)});
-  }
+  if (seeds.empty()) return;
+  std::string text = "warning: demand ended at " + std::to_string(least) + " % of capacity, not " +
+                     std::to_string(kWanted) + " %, with seed " + std::to_string(*seeds.begin());
+  if (seeds.size() > 1) text += " (short of it with " + std::to_string(seeds.size()) + " seeds)";
+  Note(text + ": allocation and fragments are those at the demand reached");
 }
 
 void Simulate(const Options& o) {
@@ -346,14 +230,17 @@ void Simulate(const Options& o) {
       std::find(o.protocols.begin(), o.protocols.end(), "inflate") == o.protocols.end()) {
     Fail(Invalid("--plot shows the inflate protocol"));
   }
-  if (std::error_code error; !o.orders.empty() && !fs::is_directory(o.orders, error)) {
-    Fail(NotFound("--orders: " + o.orders + ": no such folder"));
+  if (std::error_code error; !o.lists.orders.empty() && !fs::is_directory(o.lists.orders, error)) {
+    Fail(NotFound("--orders: " + o.lists.orders + ": no such folder"));
   }
-  const Inventory inventory = Load(o);
+  if (!o.plot.empty() && o.plot == o.decisions) {
+    Fail(Invalid("--plot and --decisions name the same file"));
+  }
+  const Inventory inventory = Load(o.lists);
   const Handling handling = ParseHandling(o, inventory);
-  for (const std::string* out : {&o.plot, &o.decisions}) CheckOutput(o, *out);
-  const WithoutPlace without = FindWithoutPlace(o, inventory);
-  for (const uint64_t seed : seeds) ReadOrder(o, inventory, seed, /*say=*/true);
+  for (const std::string* out : {&o.plot, &o.decisions}) CheckOutput(o.lists, *out);
+  const WithoutPlace without = FindWithoutPlace(o.lists, inventory);
+  for (const uint64_t seed : seeds) ReadOrder(o.lists, inventory, seed, /*say=*/true);
   std::vector<ClusterRun> runs;
   {
     Progress progress(o.policies.size() * seeds.size() * o.protocols.size());
@@ -364,13 +251,7 @@ void Simulate(const Options& o) {
     }
   }
   if (!o.plot.empty()) WritePlot(o, runs);
-  for (const ClusterRun& r : runs) {
-    constexpr int kWanted = 130;
-    if (!r.inflate || r.inflate->arrived_percent >= kWanted) continue;
-    Note("warning: " + r.policy + " " + std::to_string(r.seed) + ": demand reached only " +
-         std::to_string(r.inflate->arrived_percent) + " % of capacity, not " +
-         std::to_string(kWanted) + " %: the allocation and fragments are those at that demand");
-  }
+  SayWhatWasNotReached(runs);
   PrintClusterRuns({o.format, inventory, o.policies, o.replicate, o.load, seeds.size(),
                     !o.quotas.empty(), without},
                    runs);
@@ -393,8 +274,8 @@ void AddSimulateCluster(CLI::App& simulate) {
   auto o = std::make_shared<Options>();
   const CLI::Validator named(
       [](const std::string& text) { return text.empty() ? "is empty" : std::string(); }, "");
-  verb->add_option("--nodes", o->nodes, "node list")->required()->check(named);
-  verb->add_option("--pods", o->pods, "pod list")->required()->check(named);
+  verb->add_option("--nodes", o->lists.nodes, "node list")->required()->check(named);
+  verb->add_option("--pods", o->lists.pods, "pod list")->required()->check(named);
   verb->add_option("--policy", o->policies, "policies, separated by commas")
       ->delimiter(',')
       ->capture_default_str();
@@ -425,7 +306,7 @@ void AddSimulateCluster(CLI::App& simulate) {
                    "NAMESPACE=LIMIT[:GUARANTEE[:WEIGHT]] in GPUs; several with commas. Guarantee "
                    "and weight make the fair shares that reclaim and queue go by")
       ->delimiter(',');
-  verb->add_option("--orders", o->orders,
+  verb->add_option("--orders", o->lists.orders,
                    "folder of arrival orders (tools/openb_order); else \"fixtures\" beside the "
                    "pods, else drawn")
       ->check(named);

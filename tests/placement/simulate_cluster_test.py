@@ -341,10 +341,10 @@ class SimulateCluster(unittest.TestCase):
         result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
                      "--replicate", "2", "--decisions", self.log)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("r_pods.csv:4: 2 pods that run on nodes without room for them, and are left "
-                      "out: p2, p3\n", result.stderr)
-        self.assertIn("r_pods.csv:6: 1 pod that run on nodes that the node list lacks, and are left "
-                      "out: p4\n", result.stderr)
+        self.assertIn("r_pods.csv:4: pods that run on nodes without room for them, and are left "
+                      "out: 2 (p2, p3)\n", result.stderr)
+        self.assertIn("r_pods.csv:6: pods that run on nodes that the node list lacks, and are left "
+                      "out: 1 (p4)\n", result.stderr)
         without = json.loads(result.stdout)["without_place"]
         self.assertEqual(without["run_where_there_is_no_room"], {"pods": 2, "first": ["p2", "p3"]})
         self.assertEqual(without["run_on_unknown_nodes"], {"pods": 1, "first": ["p4"]})
@@ -355,6 +355,18 @@ class SimulateCluster(unittest.TestCase):
         check = self.falsified(good, lambda rows: rows[:lost] + rows[lost + 1:], "--replicate", "2",
                                **lists)
         self.assertIn("1 pods that run are not accounted for", check.stdout)
+
+    def test_a_snapshot_in_which_all_run(self):
+        nodes, pods = self.path("a_nodes.csv"), self.path("a_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"], [("n", 64000, 400000, 4, "A")])
+        write(pods, self.header[:5] + ["node"], [(f"p{i}", 1000, 1000, 1, 500, "n") for i in range(4)])
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default,fgd", "-o", "json",
+                     "--protocol", "inflate,churn")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for r in json.loads(result.stdout)["runs"]:
+            self.assertEqual((r["arrived_percent"], r["allocated_percent"]), (0, 50))
+            self.assertIsNone(r["rejected_before_95_percent"])
+            self.assertIsNone(r["churn_accepted_percent"])
 
     def test_a_pod_larger_than_the_cluster_does_not_end_the_arrivals(self):
         nodes, pods = self.path("s_nodes.csv"), self.path("s_pods.csv")
@@ -367,8 +379,8 @@ class SimulateCluster(unittest.TestCase):
                 result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
                              "--seed", seed, "--protocol", "inflate,churn", "--load", "0.5")
                 self.assertEqual(result.returncode, 0, result.stderr)
-                self.assertIn("s_pods.csv:2: 1 pod that ask, alone or as a gang, for more compute "
-                              "than all nodes have, and do not arrive: a-huge\n", result.stderr)
+                self.assertIn("s_pods.csv:2: pods that ask, alone or as a gang, for more compute "
+                              "than all nodes have, and do not arrive: 1 (a-huge)\n", result.stderr)
                 out = json.loads(result.stdout)["runs"][0]
                 self.assertEqual((out["arrived_percent"], out["allocated_percent"]), (130, 100))
                 self.assertEqual(out["rejected_before_95_percent"], 0)
@@ -380,7 +392,7 @@ class SimulateCluster(unittest.TestCase):
         write(pods, self.header[:5], [(f"p{i}", 1000, 1000, 8, 1000) for i in range(3)])
         result = run("--nodes", nodes, "--pods", pods, "--policy", "default")
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("demand reached only 100 % of capacity, not 130 %", result.stderr)
+        self.assertIn("demand ended at 100 % of capacity, not 130 %", result.stderr)
         self.assertRegex(result.stdout, r"\n *default +42 +100\.00 +100\.00 +0\.00 +- +- +-\n")
 
     def test_orders_of_other_lists_are_told_from_damaged_ones(self):
@@ -545,7 +557,7 @@ class SimulateCluster(unittest.TestCase):
             self.assertEqual(sum(line.startswith("runs,") for line in f), 3)
 
     def test_bad_input_is_one_clear_line(self):
-        def bad(expect, text=None, which="--nodes", args=()):
+        def bad(expect, text=None, which="--nodes", args=(), bare=False):
             path = os.path.join(self.dir.name, "bad.csv")
             if text is not None:
                 with open(path, "w", errors="surrogateescape") as f:
@@ -555,6 +567,10 @@ class SimulateCluster(unittest.TestCase):
                 files[which] = path
             if "--nodes" in args:
                 del files["--nodes"]
+            if bare:  # of GPU memory nothing is said
+                files["--nodes"] = self.path("bare.csv")
+                with open(files["--nodes"], "w") as f:
+                    f.write("sn,cpu_milli,memory_mib,gpu,model\nn,5,1,1,A\n")
             result = run(*[x for pair in files.items() for x in pair], *args)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
@@ -569,6 +585,12 @@ class SimulateCluster(unittest.TestCase):
         bad("bad.csv:2: link_group: 1 numbers for 2 GPUs",
             "sn,cpu_milli,memory_mib,gpu,model,link_group\nn,5,1,2,A,0\n")
         bad("bad.csv:1: the list \"items\" has no nodes", "{\"items\": []}")
+        bad("bad.csv:1: nested too deeply", "{\"items\":" + 200000 * "[" + 200000 * "]" + "}")
+        bad("bad.csv:1: no node of the node list has a GPU", head + "n,5,1,0,A\n")
+        bad("bad.csv:3: pod q asks for GPU memory, but the node list does not say", "name,cpu_milli,"
+            "memory_mib,num_gpu,gpu_milli,gpu_memory_mib\np,1,1,1,9,0\nq,1,1,1,9,5\n", "--pods",
+            bare=True)
+        bad("bad.csv:1: a carriage return without a line feed", "sn,cpu_milli\rn,5")
         bad("bad.csv:3: item 2 (n): node n stands twice",
             "{\"items\": [{\"metadata\": {\"name\": \"n\"}},\n\n{\"metadata\": {\"name\": \"n\"}}]}")
         bad("bad.csv:1: a list of kind Pod where nodes are wanted",
@@ -603,8 +625,8 @@ class SimulateCluster(unittest.TestCase):
         write(large, header[:5], [("huge", 1000, 1000, 31, 1000), ("small", 1000, 1000, 1, 1000)])
         result = run("--nodes", self.nodes, "--pods", large)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("large.csv:2: 1 pod that fit on no node, not even an empty one, and are always "
-                      "refused: huge\n", result.stderr)
+        self.assertIn("large.csv:2: pods that fit on no node, not even an empty one, and are always "
+                      "refused: 1 (huge)\n", result.stderr)
         missing = run("--nodes", "/nowhere", "--pods", self.pods)
         self.assertNotEqual(missing.returncode, 0)
         self.assertIn("/nowhere: cannot be read", missing.stderr)

@@ -48,7 +48,12 @@ Status CsvReader::Split() {
       ++at_;
       continue;
     }
-    if (at_ < text_.size() && text_[at_] == '\r') ++at_;
+    if (at_ < text_.size() && text_[at_] == '\r') {
+      ++at_;
+      if (at_ < text_.size() && text_[at_] != '\n') {
+        return At("a carriage return without a line feed");
+      }
+    }
     if (at_ < text_.size() && text_[at_] != '\n') return At("text after a quoted field");
     if (at_ < text_.size()) ++at_;
     ++next_line_;

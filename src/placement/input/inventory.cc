@@ -45,12 +45,14 @@ void SomePods::Add(uint32_t pod) {
   if (++count <= 5) first.push_back(pod);
 }
 
-Status CheckInventory(const Inventory& inventory) {
-  if (inventory.TotalMilli() == 0) return Invalid("no node of the node list has a GPU");
+Status CheckInventory(const Inventory& inventory, const std::string& nodes_file,
+                      const std::string& pods_file) {
+  if (inventory.TotalMilli() == 0)
+    return Invalid(nodes_file + ":1: no node of the node list has a GPU");
   if (!inventory.device_memory_known) {
     for (const Pod& p : inventory.pods) {
       if (p.request.shape.device_memory_mib > 0) {
-        return Invalid("pod " + VisibleName(p.name) + " (line " + std::to_string(p.line) + ")" +
+        return Invalid(pods_file + ":" + std::to_string(p.line) + ": pod " + VisibleName(p.name) +
                        " asks for GPU memory, but the node list does not say how much the GPUs "
                        "have (column gpu_memory_mib, or label nvidia.com/gpu.memory)");
       }

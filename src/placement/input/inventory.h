@@ -49,9 +49,10 @@ struct Inventory {
   std::vector<int64_t> ArrivingMilli() const;
 };
 
-// Checks that belong to no single line: a GPU somewhere, memory asked for only where the nodes
-// state it.
-Status CheckInventory(const Inventory& inventory);
+// Checks over both lists: a GPU somewhere, memory asked for only where the nodes state it. The
+// names are for messages.
+Status CheckInventory(const Inventory& inventory, const std::string& nodes_file,
+                      const std::string& pods_file);
 // Some pods of the list, by position: how many, and which come first.
 struct SomePods {
   size_t count = 0;

@@ -117,9 +117,34 @@ std::string_view WithoutMark(std::string_view text) {
   return text;
 }
 
+// The line on which more than kDeepest objects and arrays are open; 0: nowhere.
+size_t LineTooDeep(std::string_view text) {
+  constexpr int kDeepest = 200;  // recursion goes as deep as they do
+  size_t line = 1;
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    line += c == '\n';
+    if (c == '"') {
+      quoted = !quoted;
+    } else if (quoted) {
+      i += c == '\\';
+    } else if (c == '{' || c == '[') {
+      if (++depth > kDeepest) return line;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return 0;
+}
+
 // The objects of a list of `what` ("nodes"), which have to be of this kind ("Node").
 Result<Json> Items(std::string_view text, const std::string& file, const std::string& what,
                    const std::string& kind) {
+  if (const size_t line = LineTooDeep(text); line > 0) {
+    return Invalid(file + ":" + std::to_string(line) + ": nested too deeply");
+  }
   Json json;
   try {
     json = Json::parse(text);

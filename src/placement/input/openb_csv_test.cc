@@ -35,7 +35,7 @@ TEST(OpenbCsv, ReadsNodesAndPods) {
   ASSERT_EQ(i.pods.size(), 1u);
   EXPECT_EQ(i.pods[0].request.shape.compute_milli, 500);
   EXPECT_EQ(i.pods[0].request.shape.models, 0b101u);  // T4, "", G2
-  EXPECT_TRUE(CheckInventory(i));
+  EXPECT_TRUE(CheckInventory(i, "n", "p"));
 }
 
 TEST(OpenbCsv, WindowsLineEndsMarkAndQuotes) {
@@ -85,12 +85,12 @@ TEST(OpenbCsv, WholeInventoryChecks) {
             "pods.csv:1: the pod list has no pods");
   ASSERT_TRUE(ReadOpenbNodes("sn,cpu_milli,memory_mib,gpu,model\nb,1000,100,0,\n", "n", &i));
   ASSERT_TRUE(ReadOpenbPods(kPods, "p", &i));
-  EXPECT_EQ(CheckInventory(i).error().message, "no node of the node list has a GPU");
+  EXPECT_EQ(CheckInventory(i, "n", "p").error().message, "n:1: no node of the node list has a GPU");
   Inventory m;
   ASSERT_TRUE(ReadOpenbNodes(kNodes, "n", &m));
   ASSERT_TRUE(ReadOpenbPods(
       "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_memory_mib\np,1,1,1,500,1000\n", "p", &m));
-  EXPECT_FALSE(CheckInventory(m));
+  EXPECT_FALSE(CheckInventory(m, "n", "p"));
 }
 
 TEST(OpenbCsv, ColumnsOfOurOwn) {

@@ -74,6 +74,16 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
   };
   std::vector<Sum> sums;
   double arrived = 0, early_arrived = 0, early_refused = 0, multi = 0, multi_refused = 0;
+  const auto sample = [&] {
+    const auto percent = static_cast<size_t>(std::nearbyint(Percent(arrived, capacity)));
+    if (sums.size() <= percent) sums.resize(percent + 1);
+    Sum& sum = sums[percent];
+    ++sum.n;
+    const auto used = static_cast<double>(engine.cluster().used_milli());
+    sum.allocated += Percent(used, capacity);
+    sum.fragmentation += Percent(fragmentation.sum(), capacity);
+    sum.of_idle += Percent(fragmentation.sum(), capacity - used);
+  };
   // A gang comes whole with the first of its members; the others' own turns are then skipped.
   std::vector<uint32_t> skip(inventory.pods.size(), 0);
   std::vector<bool> refused_one;  // by instance; only with a queue
@@ -114,18 +124,12 @@ InflateResult RunInflate(const Inventory& inventory, const Order& order, uint32_
       }
     });
     for (const NodeId node : desk.TakeChanged()) fragmentation.Update(node);
-    const auto percent = static_cast<size_t>(std::nearbyint(Percent(arrived, capacity)));
-    if (sums.size() <= percent) sums.resize(percent + 1);
-    Sum& sum = sums[percent];
-    ++sum.n;
-    const auto used = static_cast<double>(engine.cluster().used_milli());
-    sum.allocated += Percent(used, capacity);
-    sum.fragmentation += Percent(fragmentation.sum(), capacity);
-    sum.of_idle += Percent(fragmentation.sum(), capacity - used);
+    sample();
     if (watch.progress && turn % kProgressStep == 0) {
       watch.progress(static_cast<double>(turn) / static_cast<double>(total));
     }
   }
+  if (sums.empty()) sample();  // nothing arrived: what was there before
   for (size_t p = 0; p < sums.size(); ++p) {
     const auto n = static_cast<double>(sums[p].n);
     if (sums[p].n == 0) continue;
