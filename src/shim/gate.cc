@@ -118,13 +118,21 @@ void Nap(uint64_t ns) noexcept {
   syscall(SYS_nanosleep, &t, nullptr);
 }
 
+// How long nothing has ended although something might have.
+struct Stillness {
+  uint64_t ns;
+  uint64_t progress;  // DeviceMeter's, since then
+};
+
 // Waits until the operation may be in flight; true once it is counted there, false if the gate shut
 // meanwhile. Without any completion for the patience and half as long again as what is in flight
 // takes, it goes through: its own work may wait for it. So may what comes next, twice as much after
 // each such wait: a program that has to launch a hundred kernels before the first can end is held
 // up seven times.
-bool AwaitRoom(DeviceMeter& meter, uint64_t ns, uint64_t bound_ns, bool heed_gate) noexcept {
-  if (__builtin_expect(TakeRoom(meter, ns, bound_ns), 1)) return true;
+// What it waited without progress while the gate was open is kept in `still`: windows are shorter
+// than what a long operation's patience may be.
+bool AwaitRoom(DeviceMeter& meter, uint64_t ns, uint64_t bound_ns, bool heed_gate,
+               Stillness* still) noexcept {
   ObserveAll(meter);
   if (TakeRoom(meter, ns, bound_ns)) return true;
   if (UseFreePass(meter)) {
@@ -136,7 +144,7 @@ bool AwaitRoom(DeviceMeter& meter, uint64_t ns, uint64_t bound_ns, bool heed_gat
   const uint64_t patience_ns = patience_us != 0 ? patience_us * 1000 : kDefaultPatienceNs;
   Waiting waiting(*meter.shared);
   const uint64_t start = MonotonicNs();
-  uint64_t still_since = start, progress = meter.progress.load(std::memory_order_relaxed);
+  uint64_t looked = start;
   bool admitted = true;
   for (;;) {
     const uint64_t in_flight = meter.in_flight_ns.load(std::memory_order_relaxed);
@@ -145,17 +153,17 @@ bool AwaitRoom(DeviceMeter& meter, uint64_t ns, uint64_t bound_ns, bool heed_gat
     Nap(nap < kShortestNapNs ? kShortestNapNs : nap > kLongestNapNs ? kLongestNapNs : nap);
     ObserveAll(meter);
     const uint64_t now = MonotonicNs();
-    if (const uint64_t p = meter.progress.load(std::memory_order_relaxed); p != progress) {
-      progress = p;
-      still_since = now;
-    }
+    still->ns += now - looked;
+    looked = now;
+    if (const uint64_t p = meter.progress.load(std::memory_order_relaxed); p != still->progress)
+      *still = {0, p};
     waiting.Renew();
     if (TakeRoom(meter, ns, bound_ns)) break;
     if (heed_gate && (meter.gate->word.load(std::memory_order_relaxed) & kHolds) != 0) {
       admitted = false;
       break;
     }
-    if (now - still_since > patience_ns + in_flight + in_flight / 2) {
+    if (still->ns > patience_ns + in_flight + in_flight / 2) {
       if (SettleTails(meter)) continue;
       const uint32_t times = meter.forced_running.fetch_add(1, std::memory_order_relaxed);
       meter.free_passes.store((2u << (times < 9 ? times : 9)) - 1, std::memory_order_relaxed);
@@ -257,16 +265,24 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     bool learn;
     const uint64_t estimate_ns = EstimateOf(meter, op, bound_ns, &learn);
     // What went by uncounted is in flight already.
-    const uint64_t earlier_ns = fast * (meter.mean_ns.load(std::memory_order_relaxed) | 1);
+    uint64_t earlier_ns = fast * (meter.mean_ns.load(std::memory_order_relaxed) | 1);
     if (earlier_ns != 0) meter.in_flight_ns.fetch_add(earlier_ns, std::memory_order_relaxed);
     if (lone || counter.meter_at.load(std::memory_order_relaxed) != 0)
       counter.meter_at.store(lone ? n + LoneStretch(meter, n, space_ns) : 0,
                              std::memory_order_relaxed);
     const uint64_t room = bound_ns != 0 ? bound_ns : UINT64_MAX / 2;
     const Session* now = session;
-    while (now == session && !AwaitRoom(meter, estimate_ns, room, !through)) {
-      through = !AwaitOpen(local);
-      now = CurrentSession();
+    if (__builtin_expect(!TakeRoom(meter, estimate_ns, room), 0)) {
+      if (fast != 0) {
+        // Whether they have ended only a marker behind them can say.
+        AccountEarlier(meter, op.stream, fast, earlier_ns);
+        fast = earlier_ns = 0;
+      }
+      Stillness still{0, meter.progress.load(std::memory_order_relaxed)};
+      while (now == session && !AwaitRoom(meter, estimate_ns, room, !through, &still)) {
+        through = !AwaitOpen(local);
+        now = CurrentSession();
+      }
     }
     if (now != session) {  // another daemon's gate, and lanes of its own
       session = now;

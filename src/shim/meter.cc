@@ -63,6 +63,25 @@ void InLaneOf(CUstream stream, const Body& body) noexcept {
   });
 }
 
+// The lane of a stream, entered; made if need be. nullptr: there is none to be had.
+LaneState* EnterLaneFor(DeviceMeter& meter, CUstream stream, uint64_t* key) noexcept {
+  const StreamName name = NameOf(stream);
+  *key = name.key;
+  LaneState* lane = &meter.lane[meter.newest.load(std::memory_order_relaxed)];
+  while (lane->key.load(std::memory_order_acquire) != *key || !EnterLane(*lane, *key)) {
+    lane = ClaimLane(meter, name, stream, key);
+    if (lane == nullptr) return nullptr;
+    meter.newest.store(static_cast<uint32_t>(lane - meter.lane), std::memory_order_relaxed);
+  }
+  return lane;
+}
+
+// Operations that are with the driver already, on this stream or others; `issued` has them.
+void CountReturned(LaneState& lane, uint64_t operations, uint64_t ns) noexcept {
+  lane.returned_ns.fetch_add(ns, std::memory_order_relaxed);
+  lane.inside.fetch_add(operations << 16, std::memory_order_release);
+}
+
 // A done marker behind what the lane has unmarked. For whoever is inside it.
 void MarkTail(DeviceMeter& meter, LaneState& lane) noexcept {
   if (Unmarked(meter, lane) && MayMark(meter, lane))
@@ -180,27 +199,18 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   out->estimate_ns = estimate_ns;
   out->probe = -1;
   out->each_op = pace.each_op;
-  const StreamName name = NameOf(op.stream);
-  uint64_t key = name.key;
-  LaneState* lane = &meter.lane[meter.newest.load(std::memory_order_relaxed)];
-  while (lane->key.load(std::memory_order_acquire) != key || !EnterLane(*lane, key)) {
-    lane = ClaimLane(meter, name, op.stream, &key);
-    if (lane == nullptr) {
-      meter.in_flight_ns.fetch_sub(estimate_ns + earlier_ns, std::memory_order_relaxed);
-      return;
-    }
-    meter.newest.store(static_cast<uint32_t>(lane - meter.lane), std::memory_order_relaxed);
+  uint64_t key;
+  LaneState* lane = EnterLaneFor(meter, op.stream, &key);
+  if (lane == nullptr) {
+    meter.in_flight_ns.fetch_sub(estimate_ns + earlier_ns, std::memory_order_relaxed);
+    return;
   }
   out->lane = lane;
   region::Lane& shared = SharedOf(meter, *lane);
 
   // First `issued`: no marker may ever claim more than it says.
   const uint64_t before = shared.issued.fetch_add(batch, std::memory_order_release) + batch - 1;
-  if (batch > 1) {
-    // They are with the driver already, on this stream or others.
-    lane->returned_ns.fetch_add(earlier_ns, std::memory_order_relaxed);
-    lane->inside.fetch_add((batch - 1) << 16, std::memory_order_release);
-  }
+  if (batch > 1) CountReturned(*lane, batch - 1, earlier_ns);
   Add(meter.shared->operations, batch);
 
   Look(meter, *lane);
@@ -251,6 +261,25 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
     out->mark = reached || unmarked >= pace.space_ns ||
                 (lane->sort == LaneStream::kLegacy && OthersBusy(meter, *lane));
   }
+}
+
+void AccountEarlier(DeviceMeter& meter, CUstream stream, uint64_t batch,
+                    uint64_t earlier_ns) noexcept {
+  uint64_t key;
+  LaneState* lane = EnterLaneFor(meter, stream, &key);
+  if (lane == nullptr) {
+    meter.in_flight_ns.fetch_sub(earlier_ns, std::memory_order_relaxed);
+    return;
+  }
+  if (!MayMark(meter, *lane)) {
+    meter.in_flight_ns.fetch_sub(earlier_ns, std::memory_order_relaxed);
+    earlier_ns = 0;
+  }
+  SharedOf(meter, *lane).issued.fetch_add(batch, std::memory_order_release);
+  CountReturned(*lane, batch, earlier_ns);
+  Add(meter.shared->operations, batch);
+  MarkTail(meter, *lane);
+  LeaveLane(*lane);
 }
 
 void EndOperation(Submission* s, CUresult answer) noexcept {

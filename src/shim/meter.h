@@ -50,6 +50,10 @@ uint64_t EstimateOf(DeviceMeter& meter, const Operation& op, uint64_t bound_ns,
 // operations that this one accounts for, itself included; `earlier_ns`: estimate of the others.
 void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, uint64_t estimate_ns,
                     bool learn, uint64_t batch, uint64_t earlier_ns, Submission* out) noexcept;
+// The others apart, before a wait: `earlier_ns` is in in_flight_ns already. They are marked, so
+// that the wait can end with them; where no marker can be put they count as done.
+void AccountEarlier(DeviceMeter& meter, CUstream stream, uint64_t batch,
+                    uint64_t earlier_ns) noexcept;
 // After it.
 void EndOperation(Submission* submission, CUresult answer) noexcept;
 

@@ -555,6 +555,62 @@ TEST_F(MeterTest, AShutGateOpensByTheWordAlone) {
   EXPECT_GT(meter().gate_wait_ns, 0u);
 }
 
+TEST_F(MeterTest, WhatEndedUncountedIsNotWaitedFor) {
+  constexpr uint64_t kLong = 10'000 * kUs;
+  Learn(kLong);
+  gpu.Free(true);
+  for (int round = 0; round < 3; ++round) {
+    Gate(0, 0, 0);
+    for (int i = 0; i < 100; ++i) ASSERT_EQ(Launch(StreamAt(0), kLong), CUDA_SUCCESS);
+    Gate(region::kGateMetered, 1000, 250, 2000);
+    ASSERT_EQ(Launch(StreamAt(0), kLong), CUDA_SUCCESS);
+    hook_cuStreamQuery(StreamAt(0));
+    EXPECT_EQ(meter().forced, 0u);
+    EXPECT_EQ(meter().in_flight_ns, 0u);
+    EXPECT_EQ(Read().done, Read().issued);
+  }
+}
+
+TEST_F(MeterTest, WhatIsStillRunningUncountedIsWaitedFor) {
+  constexpr uint64_t kLong = 10'000 * kUs;
+  Learn(kLong);
+  Gate(0, 0, 0);
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(Launch(StreamAt(0), kLong), CUDA_SUCCESS);
+  Gate(region::kGateMetered, 1000, 250);
+  std::thread launches([&] { ASSERT_EQ(Launch(StreamAt(0), kLong), CUDA_SUCCESS); });
+  Until([&] { return meter().waiters == 1; });
+  EXPECT_EQ(gpu.Kernels(StreamAt(0)), 100u);
+  gpu.RunAll();
+  launches.join();
+  EXPECT_EQ(meter().forced, 0u);
+}
+
+// Windows are shorter than a long operation's patience: what was waited before the gate shut
+// counts.
+TEST_F(MeterTest, PatienceOutlastsAShutGate) {
+  Learn(30'000 * kUs);
+  Gate(region::kGateMetered, 1000, 250, 2000);
+  ASSERT_EQ(Launch(StreamAt(0), 30'000 * kUs), CUDA_SUCCESS);
+  std::atomic<bool> through{false};
+  std::thread launches([&] {
+    ASSERT_EQ(Launch(StreamAt(0), 30'000 * kUs), CUDA_SUCCESS);
+    through = true;
+  });
+  // Open until it was seen waiting for the bound twice, then shut until it waits for the gate.
+  for (int windows = 0; windows < 1000 && !through; ++windows) {
+    for (uint32_t bits : {region::kGateMetered, region::kGateShut}) {
+      testing::SetGate(daemon, 0, bits, 1000, 250, 2000);
+      const uint64_t waits = meter().waits;
+      Until([&] { return through || meter().waits >= waits + 2; });
+    }
+  }
+  EXPECT_TRUE(through);
+  gpu.RunAll();
+  testing::SetGate(daemon, 0, region::kGateMetered, 1000, 250, 2000);
+  launches.join();
+  EXPECT_EQ(meter().forced, 1u);
+}
+
 TEST_F(MeterTest, AGateThatShutsWhileTheBoundIsWaitedFor) {
   Learn(600 * kUs);
   ASSERT_EQ(Launch(StreamAt(0), 600 * kUs), CUDA_SUCCESS);
