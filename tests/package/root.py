@@ -90,7 +90,7 @@ class Manager:
                  '[ -z "$said" ] || echo "$said"\nexit "$status"\n')
 
     def __init__(self, root):
-        self.root, self.asked, self.daemon = root, [], None
+        self.root, self.asked, self.daemon, self.errors = root, [], None, ""
         (root.path / "run/systemd/system").mkdir(parents=True)
         (root.path / "run/manager").mkdir()
         for fifo in ("ask", "answer"):
@@ -106,8 +106,10 @@ class Manager:
                 words = [w for w in f.read().split() if not w.startswith("-")]
             self.asked.append(words)
             status, said = 0, ""
+            wanted = self.root.path / "etc/systemd/system/multi-user.target.wants/divvyd.service"
+            if words and words[0] == "preset":  # Debian's says: enable everything
+                wanted.symlink_to("/lib/systemd/system/divvyd.service")
             if words and words[0] == "is-enabled":
-                wanted = self.root.path / "etc/systemd/system/multi-user.target.wants/divvyd.service"
                 said = "enabled" if wanted.is_symlink() else "disabled"
             if words and words[0] == "is-active":
                 status = 3 if self.daemon is None else 0
@@ -135,11 +137,9 @@ class Manager:
         os.makedirs(f"{self.root.path}{folder}", exist_ok=True)
         writable = [folder] + [p.removeprefix("-") for p in unit["ReadWritePaths"].split()]
         # ProtectSystem=strict, PrivateTmp, CapabilityBoundingSet, NoNewPrivileges.
-        script = ["set -e", f"cd {self.root.path}", "mount --bind . ."]
+        script = ["set -e", f"mount --rbind {self.root.path} {self.root.path}", f"cd {self.root.path}"]
         script += [f"mount --bind .{path} .{path}" for path in writable]
-        script += ["mount -o remount,bind,ro .", "mount -o remount,bind,ro ./run", "mount -t tmpfs none ./tmp",
-                   "for f in proc dev sys; do mount --rbind /$f ./$f; done"]
-        script += [f"mount -o remount,bind,rw .{path}" for path in writable]
+        script += ["mount -o remount,bind,ro .", "mount -o remount,bind,ro ./run", "mount -t tmpfs none ./tmp"]
         command = unit["ExecStart"].replace("$DIVVYD_OPTIONS", self.options())
         script += [f"exec chroot . /usr/bin/setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,{rights} "
                    f"{command} --ready-fd 1"]
@@ -153,5 +153,5 @@ class Manager:
     def stop(self):
         if self.daemon is not None:
             self.daemon.terminate()
-            self.daemon.communicate(timeout=LONG)
+            self.errors = self.daemon.communicate(timeout=LONG)[1]
             self.daemon = None
