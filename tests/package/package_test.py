@@ -80,7 +80,7 @@ class Artefacts(unittest.TestCase):
                "SOURCE_DATE_EPOCH": run("git", "-C", SOURCE, "log", "-1", "--format=%ct").stdout.strip()}
 
         def build(*command):
-            done = run(*command, cwd=source, env=env, umask=0o077)
+            done = run(*command, cwd=source, env=env, umask=0o077, timeout=2400)
             self.assertEqual(done.returncode, 0, done.stdout[-3000:] + done.stderr[-3000:])
         build("cmake", "--preset", "release", "-DDIVVY_BENCH=OFF")
         build("ninja", "-C", "build", *TARGETS)

@@ -18,7 +18,8 @@ class CannotBeMade(Exception):
 
 
 def run(*command, **kw):
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900, check=False, **kw)
+    kw.setdefault("timeout", 900)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **kw)
 
 
 def make_system(roots, release="bookworm"):
