@@ -7,11 +7,11 @@ time, bytes copied and held, refusals) is compared with what every view of Divvy
 ps` and `top`, the API, the metrics page, and what the dashboard lives on (watch and history). They
 agree to 1 % for every tenant (GPU time: below), or the exit status is 1.
 
-GPU time: all views say the same, to 1 %. Beside it stands what the load asked of the GPU, the length
-of its kernels times their number. Divvy's is never less than that by more than 1 %; it may be more,
-by the switches to a tenant whose work finds the device in other hands and by others' slices in the
-operations that were timed (docs/monitoring.md). By how much is printed, and held to a factor of two
-but for LOOSE.
+GPU time: all views say the same, to 1 %, and it is what the load asked of the GPU, the length of its
+kernels times their number, to 1 %. Only of LOOSE it may be more (never less): operations as long as a
+slice of the device's time or longer, few of which, or none, had the device for themselves
+(docs/monitoring.md). By how much is printed, and held to a factor of two. Runs of less than 10 s
+are held to 10 %.
 
   tools/demo_load.py                   20 s of load, then the comparison, then all ends
   tools/demo_load.py --for 5m          longer; ^C ends the load early
@@ -38,7 +38,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("DIVVY_BUILD_DIR", ROOT / "build"))
 DIVVY, DIVVYD = BUILD / "bin/divvy", BUILD / "bin/divvyd"
 TOLERANCE = 0.01
-SWITCH_S = 60e-6  # of the simulated machine, from one tenant's kernels to another's
 EVENT_S = 120  # a bound on waiting for what is sure to come; never a measure
 
 # name, options of `divvy run`, options of `divvy load`. The refused one asks three times for more
@@ -60,8 +59,10 @@ LOADS = [
     ("idle", ["--mem", "1GiB"], ["--alloc", "128MiB"]),
 ]
 REFUSALS = 3
-# Few operations, or longer than a slice of the device's time: each may have others' slices in it.
+# Single kernels of one slice of the device's time, graphs of ten: others' slices come into them.
 LOOSE = {"refused", "batch"}
+# Until all are at work some have the device to themselves: the driver's figure counts, in whole percents.
+SETTLED_S = 10
 
 
 class Unix(http.client.HTTPConnection):
@@ -262,8 +263,8 @@ class Demo:
             truth[name] = {
                 "operations": work.get("operations", 0), "copied_bytes": work.get("copied_bytes", 0),
                 "refusals": REFUSALS if name == "refused" else 0, "alloc_bytes": said["alloc"]["bytes"]}
-            # What a load cannot know: the driver's part of the memory, the switches and others'
-            # slices in what it used, what the arbiter bills for its looks. All views agree on them.
+            # What a load cannot know: the driver's part of the memory, what the arbiter bills for its
+            # looks. All views agree on them; and on GPU time, which is compared by itself below.
             for quantity in ("used_bytes", "gpu_s", "billed_s"):
                 truth[name][quantity] = views["/v1/tenants"][name][quantity]
         rows, wrong = [], 0
@@ -290,17 +291,17 @@ class Demo:
         print("\nwhat the loads counted, and what Divvy says of them (the tenant that differs most):")
         for row in rows:
             print("  {:<12} {:<13} {:>9}  {:<44} {}".format(*row).rstrip())
-        print("\nGPU time: what the load asked for; what Divvy says that it used, and by how much that is more than"
-              "\nwhat it asked for with a switch for each of its requests; what the arbiter billed:")
+        print("\nGPU time: what the load asked for; what Divvy says that it used; what the arbiter billed:")
         for name, said in counted.items():
-            work, got = said.get("work", {}), views["/v1/tenants"][name]
-            asked = work.get("gpu_time_s", 0) * dilation
-            most = asked + work.get("requests", 0) * SWITCH_S * dilation
-            good = got["gpu_s"] >= asked * (1 - TOLERANCE) and (name in LOOSE or got["gpu_s"] <= most * 2)
+            got = views["/v1/tenants"][name]
+            asked = said.get("work", {}).get("gpu_time_s", 0) * dilation
+            least = TOLERANCE if seconds(self.args.length) >= SETTLED_S else 0.1
+            most = 1 if name in LOOSE else least
+            good = asked * (1 - least) <= got["gpu_s"] <= asked * (1 + most)
             wrong += not good
-            over = max(got["gpu_s"] / most - 1, 0) if most else 0
-            print(f"  {name:<12} {asked:8.3f} s {got['gpu_s']:8.3f} s {over:+7.1%} {got['billed_s']:8.3f} s"
-                  f"{'' if good else '  WRONG'}")
+            more = got["gpu_s"] / asked - 1 if asked else 0
+            print(f"  {name:<12} {asked:8.3f} s {got['gpu_s']:8.3f} s {more:+7.2%} {got['billed_s']:8.3f} s"
+                  f"{'' if good else '  WRONG'}{'  (may be more)' if name in LOOSE else ''}")
         print("all views agree to 1 %" if not wrong else f"{wrong} do not agree to 1 %")
         sys.stdout.flush()
         if self.args.keep:

@@ -44,6 +44,31 @@ bool Capped(const ComputeTerms& terms) { return terms.cap.milli < 100'000; }
 
 }  // namespace
 
+// When tenants were last at work on a device, as one look at all of them sees it.
+class ComputeCore::Company {
+ public:
+  // What ended between two looks ended some time after the first.
+  explicit Company(Nanos looked) : looked_(looked) {}
+  void Add(const Seat& seat, bool at_work, bool ended, Nanos now) {
+    if (!at_work && !ended) return;
+    const Nanos at = at_work ? now : looked_;
+    if (who_ != nullptr) second_ = std::max(second_, std::min(at, newest_));
+    if (who_ == nullptr || at > newest_) {
+      who_ = &seat;
+      newest_ = at;
+    }
+  }
+  void Tell(const std::vector<Seat*>& seats) const {
+    for (Seat* seat : seats)
+      if (const Nanos at = seat == who_ ? second_ : newest_; at > kLongAgo) seat->gate->Company(at);
+  }
+
+ private:
+  const Nanos looked_;
+  const Seat* who_ = nullptr;  // the newest
+  Nanos newest_ = kLongAgo, second_ = kLongAgo;
+};
+
 ComputeCore::ComputeCore(unsigned devices, double dilation)
     : ComputeCore(std::vector<DeviceTiming>(devices, {.slice_us = 2000}), dilation) {}
 
@@ -82,7 +107,8 @@ Status ComputeCore::Join(uint64_t tenant, std::shared_ptr<Segments> segments,
         std::make_unique<MeterReader>(member.segments->usage(), s, Times(kTail, dilation_));
     seat->gate = std::make_unique<GateWriter>(
         member.segments->policy().device[s].gate,
-        static_cast<uint32_t>(Times(kPatience, dilation_) / microseconds(1)));
+        static_cast<uint32_t>(Times(kPatience, dilation_) / microseconds(1)),
+        TunablesOf(devices[s]).switch_cost);
     seat->used = std::make_unique<GpuTime>(now, Times(kLongOperation, dilation_));
     Device& device = devices_[devices[s]];
     EnterInLedgers(devices[s], now);
@@ -295,6 +321,7 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
   const Nanos idle_after = Times(kIdleAfter, dilation_);
   unsigned active = 0;
   bool processes = false;
+  Company company(device.looked);
   Seat* sole = nullptr;
   bool caps = false;
   for (Seat* seat : device.seats) {
@@ -302,6 +329,9 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     const arbiter::Progress progress = seat->meter->Read(now);
     arbiter_.Observe(seat->index, index, progress);
     seat->outstanding = progress.issued != progress.done;
+    company.Add(*seat, seat->outstanding && progress.begun && !progress.paused,
+                progress.done != seat->done, now);
+    seat->done = progress.done;
     seat->seen = {.processes = !seat->meter->empty(),
                   .waiting = progress.waiters != 0,
                   .outstanding = seat->outstanding,
@@ -314,6 +344,8 @@ void ComputeCore::LookAt(unsigned d, Nanos now) {
     sole = seat;
     caps = caps || Capped(seat->terms);
   }
+  if (active > 1) company.Tell(device.seats);
+  device.looked = now;
   const Nanos wait = arbiter_.Tick(index, now);
   if (device.watch != Watch::kAwake || active <= 1) CountShown(d, now);
   device.sole = nullptr;

@@ -106,6 +106,7 @@ class ComputeCore {
     bool recording = false;
     bool rearm = false;  // was free: metered until its processes have noticed
     bool outstanding = false;
+    uint64_t done = 0;  // operations, at the last look
     Nanos active_at{-1'000'000'000'000};
     Ledger ledger;
     Sight sight;  // at the last entry into the ledger
@@ -114,6 +115,7 @@ class ComputeCore {
     Shown shown;
     uint64_t copy_ns_then = 0;
   };
+  class Company;
   struct Member {
     arbiter::TenantIndex index = 0;
     std::shared_ptr<Segments> segments;
@@ -127,6 +129,7 @@ class ComputeCore {
     unsigned looks = 0;    // since it fell asleep
     bool changed = false;  // shares or pauses: look now, and set every gate
     bool fresh = false;    // to be published
+    Nanos looked{0};       // at its tenants' meters
     Nanos entered{0};      // into the ledgers, up to when
     bool entries = false;  // into the ledgers since they were published
     Nanos shown{0};        // figures, up to when

@@ -32,8 +32,14 @@ GateSetting SettingFor(const GateInputs& in, const arbiter::Tunables& tunables) 
   return out;
 }
 
-GateWriter::GateWriter(region::PolicyGate& gate, uint32_t patience_us) : gate_(gate) {
+GateWriter::GateWriter(region::PolicyGate& gate, uint32_t patience_us, arbiter::Nanos switch_cost)
+    : gate_(gate) {
   gate.patience_us = patience_us;
+  gate.switch_ns = static_cast<uint32_t>(switch_cost.count());
+}
+
+void GateWriter::Company(arbiter::Nanos at) {
+  gate_.company_ns.store(static_cast<uint64_t>(at.count()), std::memory_order_relaxed);
 }
 
 bool GateWriter::Write(const GateSetting& setting, uint64_t windows) {

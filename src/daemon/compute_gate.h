@@ -36,8 +36,10 @@ GateSetting SettingFor(const GateInputs& in, const arbiter::Tunables& tunables);
 // Writes one gate when its setting has changed, and wakes who waits for it.
 class GateWriter {
  public:
-  GateWriter(region::PolicyGate& gate, uint32_t patience_us);
+  GateWriter(region::PolicyGate& gate, uint32_t patience_us, arbiter::Nanos switch_cost);
   bool Write(const GateSetting& setting, uint64_t windows);  // true: it changed
+  // Another tenant was at work on the device then.
+  void Company(arbiter::Nanos at);
   const GateSetting& setting() const { return setting_; }
 
  private:

@@ -97,8 +97,9 @@ TEST(Gate, Settings) {
 
 TEST(Gate, AWordNeverRepeatsWhileItIsNotZero) {
   region::PolicyGate gate{};
-  GateWriter writer(gate, 2000);
+  GateWriter writer(gate, 2000, microseconds(60));
   EXPECT_EQ(gate.patience_us, 2000u);
+  EXPECT_EQ(gate.switch_ns, 60000u);
   EXPECT_FALSE(writer.Write({}, 0));
   std::vector<uint32_t> seen;
   for (int i = 0; i < 3; ++i) {
@@ -377,6 +378,30 @@ TEST(Ledgers, PausedAloneAndAbsent) {
   w.RunFor(milliseconds(100));
   Books absent(w);
   EXPECT_GT(absent.Percent(absent.After(seconds(2), a), Part::kAbsent), 95);
+}
+
+TEST(Core, EachIsToldWhenItHadCompany) {
+  World w;
+  FakeTenant &a = w.Add({}), &b = w.Add({}), &idle = w.Add({});
+  idle.Want(false);
+  b.Want(false);
+  w.RunFor(milliseconds(100));
+  // Alone at work.
+  EXPECT_EQ(a.gate().company_ns, 0u);
+  EXPECT_EQ(a.gate().switch_ns, 60000u);
+  b.Want(true);
+  w.RunFor(milliseconds(100));
+  const auto lately = static_cast<uint64_t>((w.now - milliseconds(15)).count());
+  for (FakeTenant* t : {&a, &b, &idle}) {
+    EXPECT_GT(t->gate().company_ns, lately);
+    EXPECT_LE(t->gate().company_ns, static_cast<uint64_t>(w.now.count()));
+  }
+  // The others are told of it, it is not told of itself.
+  b.Want(false);
+  w.RunFor(milliseconds(50));
+  const uint64_t last = a.gate().company_ns;
+  w.RunFor(milliseconds(50));
+  EXPECT_EQ(a.gate().company_ns, last);
 }
 
 TEST(Core, NobodyWantsItBellsAndSleep) {

@@ -85,7 +85,9 @@ struct alignas(64) PolicyGate {
   U32 space_us;     // estimated work between two markers
   U32 grant;        // number of the window, for people
   U32 patience_us;  // a wait for the bound ends without progress after this and 1.5 x in flight
-  uint8_t reserved[44];
+  U32 switch_ns;    // from another process's work to the tenant's; 0 = not known
+  U64 company_ns;   // when another tenant was last seen at work on the device (CLOCK_MONOTONIC)
+  uint8_t reserved[32];
 };
 static_assert(sizeof(PolicyGate) == 64);
 

@@ -16,32 +16,64 @@ constexpr uint64_t RelearnAfter(uint64_t ns) {
 
 // The shortest sample of late, how many there were, and how many of them were about as short: what
 // takes the same time each time shows in many that are; what others' slices made longer is not.
+// One that had company says only a quarter as much by being long.
 struct Least {
-  static constexpr uint32_t kSettled = 16;
+  static constexpr uint32_t kSample = 4, kMost = 120;  // weights
+  static constexpr uint32_t kSettled = 12 * kSample, kConfirmed = 3 * kSample;
   uint64_t ns;
   uint32_t near, samples;
+  Timed::Start start;  // how well it is known
 
   static Least From(uint64_t word) noexcept {
-    return {word >> 16, static_cast<uint32_t>(word >> 8 & 0xff),
-            static_cast<uint32_t>(word & 0xff)};
+    return {word >> 16, static_cast<uint32_t>(word >> 9 & 0x7f),
+            static_cast<uint32_t>(word >> 2 & 0x7f), static_cast<Timed::Start>(word & 3)};
   }
-  uint64_t Word() const noexcept { return ns << 16 | near << 8 | samples; }
+  uint64_t Word() const noexcept { return ns << 16 | near << 9 | samples << 2 | start; }
   bool Holds() const noexcept { return near * 4 >= samples; }
   // Enough were seen to tell what it takes from what others' slices make of it.
   bool Settled() const noexcept { return samples >= kSettled; }
-  void Add(uint64_t sample_ns) noexcept {
-    if (ns == 0 || sample_ns < ns - ns / 16 || (Settled() && near * 8 < samples)) {
-      *this = {sample_ns, 1, 1};
+
+  // The sample without the switch that may be in it. Whether there was one the daemon saw, but its
+  // looks come late: what is well known tells better.
+  Timed Own(Timed t) const noexcept {
+    if (t.start == Timed::kQueued || t.ns <= t.switch_ns || t.switch_ns == 0) return t;
+    const uint64_t less = t.ns - t.switch_ns, small = t.switch_ns / 4;
+    const bool none = start == Timed::kQueued ? less + small < ns  // shorter than it ever was
+                                              : near >= kConfirmed && Distance(t.ns, ns) <= small;
+    const bool one = t.start == Timed::kFromOthers || Distance(less, ns) <= small;
+    if (start != Timed::kIdle && none) {
+      t.start = Timed::kFromOthers;
+    } else if (t.start == Timed::kFromOthers || (start != Timed::kIdle && one)) {
+      t.start = Timed::kFromOthers;
+      t.ns = less;
+    }
+    return t;
+  }
+  void Add(const Timed& own) noexcept {
+    if (ns == 0 || own.ns < ns - ns / 16 || (Settled() && near * 8 < samples)) {
+      *this = {own.ns, kSample, kSample, own.start};
       return;
     }
-    ++samples;
-    if (sample_ns <= ns + ns / 16) ++near;
-    if (sample_ns < ns) ns = sample_ns;
-    if (samples >= 64) {
+    // A better one says what it is; or a switch was taken off the one before where there was none.
+    const bool instead =
+        (own.start > start && own.ns <= ns + ns / 16) ||
+        (own.start == Timed::kFromOthers && start == Timed::kFromOthers && near == kSample &&
+         Distance(own.ns, ns + own.switch_ns) <= own.switch_ns / 4);
+    const bool close = instead || own.ns <= ns + ns / 16;
+    samples += close || !own.company ? kSample : kSample / 4;
+    if (close) near += kSample;
+    if (instead || (own.ns < ns && own.start == start)) {
+      ns = own.ns;
+      start = own.start;
+    }
+    if (samples >= kMost) {
       samples /= 2;
       near /= 2;
     }
   }
+
+ private:
+  static uint64_t Distance(uint64_t a, uint64_t b) noexcept { return a > b ? a - b : b - a; }
 };
 
 // What the first operations of a key were taken to have had, together: until enough were seen, a
@@ -55,12 +87,14 @@ struct First {
   uint64_t Word() const noexcept { return ns << 16 | count; }
 };
 
-// What an operation of the key has taken itself, now that one was seen to take `ns`; `old`: the
-// estimate till now. Where they differ by themselves, the shorter of the two.
-Learnt EstimateTable::OwnLength(Entry& e, uint64_t ns, uint64_t old, uint64_t times) noexcept {
+// What an operation of the key has taken itself, now that one was seen to take timed.ns, a switch
+// taken off if timed.switch_ns says so; `old`: the estimate till now. Where they differ by
+// themselves, the shorter of the two.
+Learnt EstimateTable::OwnLength(Entry& e, const Timed& own, uint64_t old, uint64_t times) noexcept {
   Least least = Least::From(e.least.load(std::memory_order_relaxed));
   const bool settled = least.Settled();
-  least.Add(ns);
+  const uint64_t ns = own.ns;
+  least.Add(own);
   e.least.store(least.Word(), std::memory_order_relaxed);
   const uint64_t word = e.first.load(std::memory_order_relaxed);
   First first = First::From(word);
@@ -112,11 +146,13 @@ uint64_t EstimateTable::Get(uint64_t key) noexcept {
   return e != nullptr ? e->value.load(std::memory_order_relaxed) >> 16 : 0;
 }
 
-Learnt EstimateTable::Learn(uint64_t key, uint64_t ns) noexcept {
-  if (ns == 0) ns = 1;
+Learnt EstimateTable::Learn(uint64_t key, Timed timed) noexcept {
+  if (timed.ns == 0) timed.ns = 1;
+  if (timed.ns > kLongestNs) timed.ns = kLongestNs;
   Entry* e = Find(key, false);
-  if (e == nullptr) return {ns, 1, 0};  // forgotten meanwhile
-  if (ns > kLongestNs) ns = kLongestNs;
+  if (e == nullptr) return {timed.ns, 1, 0};  // forgotten meanwhile
+  timed = Least::From(e->least.load(std::memory_order_relaxed)).Own(timed);
+  const uint64_t ns = timed.ns;
   const uint64_t value = e->value.load(std::memory_order_relaxed);
   const uint64_t old = value >> 16;
   // Other tenants' slices make a sample too long, nothing makes one too short: down fast, up by
@@ -128,7 +164,7 @@ Learnt EstimateTable::Learn(uint64_t key, uint64_t ns) noexcept {
   }
   e->value.store(now << 16 | (value & kUses), std::memory_order_relaxed);
   const uint64_t unknown = (value & kUses) != 0 ? value & kUses : 1;
-  return OwnLength(*e, ns, old, old != 0 ? RelearnAfter(old) : unknown);
+  return OwnLength(*e, timed, old, old != 0 ? RelearnAfter(old) : unknown);
 }
 
 }  // namespace divvy::shim

@@ -14,6 +14,20 @@ struct Estimate {
   bool learn;   // this one is to be measured: unknown, or its turn has come again
 };
 
+// What the clock said of one. Where it came with nothing of its process before it, the switch from
+// another process's work may be in it.
+struct Timed {
+  enum Start : uint8_t {  // the later, the better it is known how long it is by itself
+    kIdle,                // nobody was seen at work since its process's last
+    kFromOthers,          // somebody was
+    kQueued,              // behind its process's own work
+  };
+  uint64_t ns;
+  Start start = kQueued;
+  uint64_t switch_ns = 0;  // what a switch takes; 0: not known
+  bool company = false;    // another tenant was seen at work meanwhile: others' slices may be in it
+};
+
 // A timed one was added.
 struct Learnt {
   uint64_t ns;       // the length that it, and those that it stands for, are taken to have had
@@ -28,7 +42,7 @@ class EstimateTable {
 
   // Counts one use.
   Estimate Use(uint64_t key) noexcept;
-  Learnt Learn(uint64_t key, uint64_t ns) noexcept;
+  Learnt Learn(uint64_t key, Timed timed) noexcept;
   uint64_t Get(uint64_t key) noexcept;  // counts nothing
 
  private:
@@ -41,7 +55,7 @@ class EstimateTable {
   struct alignas(64) Row {
     Entry entry[4];
   };
-  static Learnt OwnLength(Entry& e, uint64_t ns, uint64_t old, uint64_t times) noexcept;
+  static Learnt OwnLength(Entry& e, const Timed& timed, uint64_t old, uint64_t times) noexcept;
   // Zero is a valid empty table. `add`: makes room if it is not there.
   Entry* Find(uint64_t key, bool add) noexcept;
   Row row_[kRows];

@@ -38,6 +38,8 @@ struct Probe {
   uint64_t key;
   uint64_t gap_ns;
   uint64_t assumed_ns;  // what it was estimated at
+  uint64_t begun_ns;    // when it was submitted
+  uint8_t start_of;     // Timed::Start
 };
 constexpr unsigned kProbes = 64;
 

@@ -140,15 +140,21 @@ bool AskOldest(DeviceMeter& meter, LaneState& lane) noexcept {
 }
 
 // What the operations that it timed, and those that it stands for, ran beyond their estimates.
-int64_t Reached(const QueuedMarker& marker) noexcept {
+int64_t Reached(const DeviceMeter& meter, const QueuedMarker& marker) noexcept {
   if (marker.event >= 0) GiveEvent(marker.event);
   if (marker.probe < 0) return 0;
   int64_t beyond_ns = 0;
   uint64_t ns;
   if (ReadProbe(marker.probe, &ns)) {
     const Probe& probe = ProbeAt(marker.probe);
+    // The event before it stands before the switch, too (of a GPU that is assumed, as are turns).
+    const Timed timed = {
+        .ns = ns,
+        .start = static_cast<Timed::Start>(probe.start_of),
+        .switch_ns = meter.gate->switch_ns.load(std::memory_order_relaxed),
+        .company = meter.gate->company_ns.load(std::memory_order_relaxed) > probe.begun_ns};
     if (EstimateTable* table = g_process.estimates.load(std::memory_order_acquire)) {
-      const Learnt learnt = table->Learn(probe.key, ns);
+      const Learnt learnt = table->Learn(probe.key, timed);
       // Those that are recorded are timed one by one.
       beyond_ns = static_cast<int64_t>(learnt.ns - probe.assumed_ns) *
                       static_cast<int64_t>(probe.record ? 1 : learnt.times) -
@@ -200,7 +206,7 @@ bool Pop(DeviceMeter& meter, LaneState& lane, uint64_t word, bool all) noexcept 
   lane.ring_lock.Unlock();
   if (finished_ns != 0) meter.in_flight_ns.fetch_sub(finished_ns, std::memory_order_relaxed);
   auto ran_ns = static_cast<int64_t>(finished_ns);
-  for (unsigned i = 0; i < count; ++i) ran_ns += Reached(reached[i]);
+  for (unsigned i = 0; i < count; ++i) ran_ns += Reached(meter, reached[i]);
   if (count == 0 && finished_ns == 0) return false;
   if (ran_ns != 0) CountRan(meter, ran_ns / LanesBusyWith(meter, lane));
   meter.progress.fetch_add(1, std::memory_order_relaxed);

@@ -72,6 +72,7 @@ struct DeviceMeter {
   std::atomic<uint64_t> progress;         // markers reached, ever
   std::atomic<uint64_t> mean_ns;          // running average over operations
   std::atomic<int64_t> ran_owed_ns;       // that Meter::ran_ns is ahead by; never above 0
+  std::atomic<uint64_t> here_ns;          // the device was last known to be in this process's hands
   std::atomic<uint64_t> accounted;        // launches that stand in a lane, or never will
   std::atomic<uint64_t> count, meter_at;  // as the process's, where it has several devices
   std::atomic<uint32_t> rung;             // the gate's word that the bell was rung for

@@ -98,6 +98,16 @@ void MarkLane(DeviceMeter& meter, LaneState& lane, bool legacy_only = false) noe
   LeaveLane(lane);
 }
 
+// Into whose hands does work come that finds its lane idle?
+Timed::Start ComesHere(DeviceMeter& meter, uint64_t own_ns) noexcept {
+  const uint64_t before = meter.here_ns.load(std::memory_order_relaxed);
+  meter.here_ns.store(MonotonicNs(), std::memory_order_relaxed);
+  const bool alone = meter.in_flight_ns.load(std::memory_order_relaxed) == own_ns;
+  return alone && meter.gate->company_ns.load(std::memory_order_relaxed) > before
+             ? Timed::kFromOthers
+             : Timed::kIdle;
+}
+
 // The context's own end, or what follows an error that ends it: no marker in it will be written.
 bool EndsContext(CUresult r) noexcept {
   switch (r) {
@@ -226,6 +236,7 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   // Of a stretch that a copy's end, or a wait's, has begun or will.
   const bool first = last == MarkerWord(before, MarkerKind::kStart);
   const bool begins = idle && !first;
+  const Timed::Start start = idle ? ComesHere(meter, estimate_ns + earlier_ns) : Timed::kQueued;
   if (!silent && !(shared_by_all && !reached)) {
     if (begins || pace.each_op ||
         (lane->held.load(std::memory_order_relaxed) != 0 && !shared_by_all))
@@ -241,6 +252,8 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
       Probe& probe = ProbeAt(out->probe);
       probe.key = op.key;
       probe.assumed_ns = estimate_ns;
+      probe.begun_ns = MonotonicNs();
+      probe.start_of = start;
       probe.device = meter.index;
       probe.kind = static_cast<uint8_t>(op.kind);
       probe.record = pace.each_op;
@@ -326,7 +339,7 @@ void MeterBeforeWait(CUstream stream) noexcept {
 
 void MeterAfterWait() noexcept {
   EachMetered([](DeviceMeter& meter) {
-    ObserveAll(meter);
+    if (ObserveAll(meter)) meter.here_ns.store(MonotonicNs(), std::memory_order_relaxed);
     MarkAll(meter, true);  // what could not be marked beside other streams' work
   });
   ThreadSynced();

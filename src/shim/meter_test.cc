@@ -185,15 +185,19 @@ TEST_F(MeterTest, WhatRanIsCountedByTheGpusClock) {
 }
 
 // What an operation is taken to have run: the mean of `lengths`' samples' verdicts.
-double OwnOf(const std::function<uint64_t(int)>& length, int count) {
+double OwnOfTimed(const std::function<Timed(int)>& timed, int count) {
   auto table = std::make_unique<EstimateTable>();
   table->Use(KeyOf(1));
   double sum = 0;
   for (int i = 0; i < count; ++i) {
-    const Learnt learnt = table->Learn(KeyOf(1), length(i));
+    const Learnt learnt = table->Learn(KeyOf(1), timed(i));
     sum += static_cast<double>(learnt.ns) - static_cast<double>(learnt.over_ns);
   }
   return sum / count;
+}
+
+double OwnOf(const std::function<uint64_t(int)>& length, int count) {
+  return OwnOfTimed([&](int i) { return Timed{length(i)}; }, count);
 }
 
 TEST(Estimates, WhatTakesTheSameTimeIsKnownThroughOthersSlices) {
@@ -214,6 +218,56 @@ TEST(Estimates, AShorterOneSaysThatTheFirstHeldOthersTime) {
   // A few operations of 1 ms between others' slices of 1.06 ms.
   const uint64_t few[] = {3700, 2119, 1059, 2119, 2119, 3180, 2119, 2119, 3180, 2119};
   EXPECT_NEAR(OwnOf([&](int i) { return few[i] * kUs; }, 10), 1059.0 * kUs, 1.0 * kUs);
+}
+
+TEST(Estimates, WhatHadCompanyMayBeLongForIt) {
+  // One in five is whole; by the others alone nobody could tell whether they differ by themselves.
+  const auto length = [](int i) { return (i % 5 == 4 ? 1000 : 2060 + i % 4 * 530) * kUs; };
+  const auto beside = [&](int i) { return Timed{.ns = length(i), .company = i % 5 != 4}; };
+  EXPECT_NEAR(OwnOfTimed(beside, 1000), 1000.0 * kUs, 10.0 * kUs);
+  EXPECT_GT(OwnOf(length, 1000), 1300.0 * kUs);
+}
+
+TEST(Estimates, ASwitchIsTakenOffWhereThereWasOne) {
+  constexpr uint64_t kSwitch = 60 * kUs;
+  const auto own = [&](uint64_t length, auto&& start, auto&& switched) {
+    return OwnOfTimed(
+               [&](int i) {
+                 return Timed{.ns = length + (switched(i) ? kSwitch : 0),
+                              .start = start(i),
+                              .switch_ns = kSwitch};
+               },
+               400) /
+           static_cast<double>(length);
+  };
+  const auto always = [](int) { return true; };
+  for (const uint64_t length : {20 * kUs, 200 * kUs, 1000 * kUs, 2000 * kUs, 20000 * kUs}) {
+    EXPECT_NEAR(own(
+                    length, [](int) { return Timed::kFromOthers; }, always),
+                1, 1e-9)
+        << length;
+    // The daemon did not see who was there, at first or now and then.
+    for (const int period : {400, 10})
+      EXPECT_NEAR(
+          own(
+              length, [&](int i) { return i % period == 0 ? Timed::kIdle : Timed::kFromOthers; },
+              always),
+          1, 0.005)
+          << length;
+    // It says that there was one where there was none, at first or now and then.
+    for (const int period : {400, 10})
+      EXPECT_NEAR(own(
+                      length, [](int) { return Timed::kFromOthers; },
+                      [&](int i) { return i % period != 0; }),
+                  1, 0.005)
+          << length;
+    // Most are queued behind others of their process.
+    EXPECT_NEAR(own(
+                    length, [](int i) { return i % 8 == 0 ? Timed::kFromOthers : Timed::kQueued; },
+                    [](int i) { return i % 16 == 0; }),
+                1, 0.001)
+        << length;
+  }
 }
 
 TEST(Estimates, WhatChangesIsFollowed) {
@@ -243,12 +297,38 @@ TEST_F(MeterTest, OthersTimeInATimedOperationIsNotItsOwn) {
     }
     gpu.RunAll();
     hook_cuStreamSynchronize(StreamAt(0));
-    if (i == 15) EXPECT_GT(g_process.estimates.load()->Get(KeyOf(400 * kUs)), 500 * kUs);
+    if (i == 15) {
+      EXPECT_GT(g_process.estimates.load()->Get(KeyOf(400 * kUs)), 500 * kUs);
+    }
   }
   // What was counted too much comes off what is counted next.
   const auto owed = static_cast<double>(MeterIfAny(0)->ran_owed_ns.load());
   EXPECT_NEAR(static_cast<double>(meter().ran_ns - before) + owed, 64 * 400 * kUs,
               64 * 400 * kUs * 0.01);
+}
+
+TEST_F(MeterTest, TheWayOutOfOtherHandsIsNotItsOwn) {
+  Learn(200 * kUs);
+  daemon.gate().switch_ns = 60 * kUs;
+  const auto ran = [&](unsigned times, bool company) {
+    const uint64_t before = meter().ran_ns;
+    for (unsigned i = 0; i < times; ++i) {
+      if (company) daemon.gate().company_ns = MonotonicNs();
+      EXPECT_EQ(Launch(StreamAt(0), 200 * kUs), CUDA_SUCCESS);
+      gpu.Step(StreamAt(0));  // the start marker
+      if (company && gpu.Kernels(StreamAt(0)) != 0) {
+        gpu.Step(StreamAt(0));  // the event before it, where it is timed
+        gpu.Queue(StreamAt(50), {FakeGpu::Item::kKernel, 60 * kUs});
+        gpu.Run(StreamAt(50));
+      }
+      gpu.RunAll();
+      hook_cuStreamSynchronize(StreamAt(0));
+    }
+    return static_cast<double>(meter().ran_ns - before);
+  };
+  EXPECT_NEAR(ran(64, true), 64 * 200 * kUs, 64 * 200 * kUs * 0.01);
+  // Nobody came since: nothing to take off.
+  EXPECT_NEAR(ran(64, false), 64 * 200 * kUs, 64 * 200 * kUs * 0.01);
 }
 
 TEST_F(MeterTest, StreamsSideBySideAreNotCountedTwice) {
