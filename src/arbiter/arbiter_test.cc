@@ -314,5 +314,45 @@ TEST(Fold, StreamsBecomeProgress) {
   EXPECT_TRUE(fold({{uint64_t{1} << 60, 5, MarkerWord(6, kDone)}}).garbage);
 }
 
+// One of class latency that says it waits and submits nothing, with pauses, so that no single
+// stretch is long enough to be billed.
+TEST(Arbiter, HoldingBackWithoutRunningIsBilledHoweverItIsParted) {
+  Rig rig(2);
+  rig.Join(0, {.weight = 75});
+  ASSERT_TRUE(rig.arbiter.Join(1, 0, {.weight = 5, .cls = TenantClass::kLatency}, rig.now).ok());
+  for (Nanos stretch : {microseconds(3500), microseconds(450), microseconds(150)}) {
+    const Nanos before = rig.arbiter.StatsOf(0, 0).used, began = rig.now;
+    Progress forged;
+    while (rig.now - began < std::chrono::seconds(2)) {
+      forged.waiters = 1;
+      for (const Nanos end = rig.now + stretch; rig.now < end;) {
+        ++forged.waits;
+        rig.arbiter.Observe(1, 0, forged);
+        rig.Run(microseconds(50));
+      }
+      forged.waiters = 0;
+      rig.arbiter.Observe(1, 0, forged);
+      rig.Run(stretch / 3);
+    }
+    const Nanos elapsed = rig.now - began;
+    EXPECT_GT(rig.arbiter.StatsOf(0, 0).used - before, elapsed * 7 / 10) << stretch.count();
+  }
+}
+
+TEST(Arbiter, ADebtEndsWithItsCap) {
+  Rig rig(2);
+  rig.Join(0, {.cap = .02});
+  rig.arbiter.Debit(0, 0, std::chrono::seconds(4));
+  rig.Run(milliseconds(1));
+  EXPECT_EQ(rig.Open(), 0u);
+  ASSERT_TRUE(rig.arbiter.SetShare(0, 0, {.cap = 1}).ok());
+  rig.Run(milliseconds(100));
+  EXPECT_EQ(rig.Open(), 1u);
+  ASSERT_TRUE(rig.arbiter.SetShare(0, 0, {.cap = .5}).ok());
+  const Nanos before = rig.arbiter.StatsOf(0, 0).used;
+  rig.Run(milliseconds(200));
+  EXPECT_NEAR(Ms(rig.arbiter.StatsOf(0, 0).used - before), 100, 12);
+}
+
 }  // namespace
 }  // namespace divvy::arbiter

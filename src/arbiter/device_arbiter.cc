@@ -53,10 +53,13 @@ void DeviceArbiter::Join(TenantIndex t, const ComputeShare& share, Nanos now) {
 void DeviceArbiter::SetShare(TenantIndex t, const ComputeShare& share) {
   Seat& s = seats_[t];
   latency_seats_ -= s.latency();
+  const bool had_cap = s.share.cap < 1;
   s.vt -= v_[s.batch()];
   s.share = share;
   s.vt += v_[s.batch()];
-  s.tokens = std::min(s.tokens, 2 * Ns(k_.window_longest) * share.cap);
+  // What was used while no cap was in force is not owed, nor what an earlier cap's debt was then.
+  s.tokens = !had_cap ? Ns(k_.window_longest) * share.cap
+                      : std::min(s.tokens, 2 * Ns(k_.window_longest) * share.cap);
   latency_seats_ += s.latency();
   Renormalize();
 }
@@ -319,7 +322,7 @@ void DeviceArbiter::FindLights(Nanos now, Nanos elapsed) {
 }
 
 // Decides who is billed until the next tick.
-void DeviceArbiter::FindRunning(Nanos now) {
+void DeviceArbiter::FindRunning(Nanos now, Nanos elapsed) {
   bool any = false;
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
@@ -334,10 +337,13 @@ void DeviceArbiter::FindRunning(Nanos now) {
     const bool blocks = s.want && s.gate.open() && (t == holder_ || (yielded_ && s.pressing));
     if (s.running || !blocks || wanting_ < 2) s.last_run = now;
   }
-  if (any) return;
   for (TenantIndex t : active_) {
     Seat& s = seats_[t];
-    s.running = now - s.last_run > k_.unproven;
+    // The same of one that the holder gives way to, however often it looks away in between.
+    const bool held = !any && yielded_ && s.pressing && s.want && s.gate.open();
+    s.held_back = std::max(0.0, s.held_back + Ns(elapsed) * (held ? 1 : -k_.unproven_refill));
+    if (any) continue;
+    s.running = now - s.last_run > k_.unproven || (held && s.held_back > Ns(k_.unproven));
   }
 }
 
@@ -353,7 +359,7 @@ Nanos DeviceArbiter::Tick(Nanos now, const Elsewhere& elsewhere) {
   FindLights(now, elapsed);
   MovePhase(now, elsewhere);
   SetGates();
-  FindRunning(now);
+  FindRunning(now, elapsed);
   return NextPoll();
 }
 

@@ -132,6 +132,7 @@ class DeviceArbiter {
     double unfinished = 0;  // billed ns since its newest completion
     Nanos slow_until{-1};   // its operations are long: a gate cannot stop what has begun
     Nanos last_run{0};      // newest time it ran or did not hold anybody back
+    double held_back = 0;  // ns for which the holder gave way to it and nobody ran; falls by itself
     Nanos distrust_until{-1};
     Nanos entangled_until{-1};
     uint32_t missed_drains = 0;
@@ -157,7 +158,7 @@ class DeviceArbiter {
   void AdvanceClocks(Nanos now, Nanos elapsed);
   void RefreshSeat(Seat& s, Nanos now);
   void FindLights(Nanos now, Nanos elapsed);
-  void FindRunning(Nanos now);
+  void FindRunning(Nanos now, Nanos elapsed);
   void WatchThin(Seat& s, Nanos now, Nanos elapsed);
   bool Presses(Seat& s, Nanos now);
   void WatchLife(Seat& s, Nanos now);

@@ -61,6 +61,7 @@ struct Tunables {
   Nanos retry_stalled = milliseconds(200);
   Nanos distrust = seconds(1);         // after nonsense in the counters
   Nanos unproven = microseconds(500);  // holds others back without running: billed from here on
+  double unproven_refill = .1;  // of one that is given way to, forgiven by so much of the time
 
   // How often to look.
   Nanos poll = microseconds(50);
