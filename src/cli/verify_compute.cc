@@ -56,7 +56,7 @@ void Verify(Options& options) {
     bool chosen = options.cases.empty();
     std::stringstream words(options.cases);
     for (std::string word; std::getline(words, word, ',');)
-      chosen = chosen || c.name.find(word) != std::string::npos;
+      chosen = chosen || (!word.empty() && c.name.find(word) != std::string::npos);
     if (chosen) options.verify.cases.push_back(&c);
     if (options.list && chosen) std::printf("%s\n", c.name.c_str());
   }
@@ -127,6 +127,9 @@ void AddVerifyCompute(CLI::App& verify) {
       ->check(NumberFrom(0, 63, Kind::kWhole))
       ->type_name("I");
   verb->add_option("--case", options->cases, "only cases with one of these in their names")
+      ->check([](const std::string& given) {
+        return given.empty() ? std::string("name a part of a case's name") : std::string();
+      })
       ->type_name("TEXT,...");
   verb->add_flag("--list", options->list, "name the cases");
   verb->add_option("--seconds", options->verify.seconds, "measured, of each run")

@@ -56,8 +56,9 @@ Part RestOf(const Sight& s, bool others_ran) {
     }
   }
   if (s.copying && (s.outstanding || !s.waiting)) return Part::kCopies;
-  if (s.outstanding || s.waiting) return others_ran ? Part::kTurn : Part::kGpu;
-  return Part::kHost;
+  if (s.outstanding) return others_ran ? Part::kTurn : Part::kGpu;
+  // It asks, but nothing of its own is there to wait for.
+  return s.waiting && others_ran ? Part::kTurn : Part::kHost;
 }
 
 void LedgerRing::Push(const Ledger& ledger) {

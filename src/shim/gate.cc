@@ -226,7 +226,7 @@ uint64_t LoneStretch(const DeviceMeter& meter, uint64_t n, uint64_t space_ns) no
 void PassDevice(const Session* session, unsigned local, const Operation& op,
                 Submission* out) noexcept {
   bool through = false, counted = false;
-  uint64_t n = 0, fast = 0;
+  uint64_t n = 0, fast = 0, held_since = 0;
   for (;;) {
     DeviceMeter* m = MeterOf(*session, local);
     if (m == nullptr) {
@@ -245,6 +245,7 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
       counted = true;
     }
     if ((word & kHolds) != 0 && !through) {
+      if (held_since == 0) held_since = MonotonicNs();
       MarkAll(meter);
       through = !AwaitOpen(local);
       session = CurrentSession();
@@ -273,6 +274,7 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
     const uint64_t room = bound_ns != 0 ? bound_ns : UINT64_MAX / 2;
     const Session* now = session;
     if (__builtin_expect(!TakeRoom(meter, estimate_ns, room), 0)) {
+      if (held_since == 0) held_since = MonotonicNs();
       if (fast != 0) {
         // Whether they have ended only a marker behind them can say.
         AccountEarlier(meter, op.stream, fast, earlier_ns);
@@ -288,8 +290,9 @@ void PassDevice(const Session* session, unsigned local, const Operation& op,
       session = now;
       continue;
     }
-    BeginOperation(meter, op, {space_ns, lone, each_op}, estimate_ns, learn, fast + 1, earlier_ns,
-                   out);
+    const uint64_t held_ns = held_since != 0 && each_op ? MonotonicNs() - held_since : 0;
+    BeginOperation(meter, op, {space_ns, held_ns, lone, each_op}, estimate_ns, learn, fast + 1,
+                   earlier_ns, out);
     return;
   }
 }

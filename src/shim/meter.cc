@@ -259,7 +259,8 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
       probe.record = pace.each_op;
       if (pace.each_op) {
         const Gap gap = TakeGap();
-        probe.gap_ns = gap.ns;
+        // The program's own: how long it was held says something of the others.
+        probe.gap_ns = gap.ns > pace.held_ns ? gap.ns - pace.held_ns : 0;
         probe.synced = gap.synced;
       }
       if (g_driver.cuEventRecord(EventOf(probe.start), op.stream) != CUDA_SUCCESS) {

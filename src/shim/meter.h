@@ -37,8 +37,9 @@ struct Submission {
 
 struct Pace {
   uint64_t space_ns;
-  bool lone;     // word 0: one submission stands for several
-  bool each_op;  // recording
+  uint64_t held_ns;  // how long the gate or the bound kept it; only where recording
+  bool lone;         // word 0: one submission stands for several
+  bool each_op;      // recording
 };
 
 // The operation's estimated length, of unknown ones a part of the bound; `learn`: this one is to be

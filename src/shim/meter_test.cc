@@ -986,6 +986,23 @@ TEST_F(MeterTest, RecordsLengthsAndGaps) {
 
 // --- without writes in stream order ---
 
+TEST_F(MeterTest, WhatTheGateHeldIsNoGapOfTheProgram) {
+  constexpr uint32_t kRecording = region::kGateMetered | region::kGateEachOp;
+  Gate(kRecording, 0, 0);
+  gpu.Free(true);
+  ASSERT_EQ(Launch(StreamAt(0), 30 * kUs), CUDA_SUCCESS);
+  Gate(kRecording | region::kGateShut, 0, 0);
+  std::thread opens([&] {
+    Until([&] { return meter().gate_wait_ns > 300'000 * kUs; });
+    Gate(kRecording, 0, 0);
+  });
+  ASSERT_EQ(Launch(StreamAt(0), 30 * kUs), CUDA_SUCCESS);
+  opens.join();
+  hook_cuStreamQuery(StreamAt(0));
+  ASSERT_EQ(daemon.usage().record_head, 2u);
+  EXPECT_LT(daemon.usage().record[1].gap * uint64_t{100}, meter().gate_wait_ns.load());
+}
+
 struct ByEvents : MeterTest {
   ByEvents() : MeterTest(1, false) {}
 };

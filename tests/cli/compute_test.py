@@ -46,6 +46,10 @@ class Compute(harness.DivvyTest):
             done = self.divvy("set", "nobody", *words)
             self.assert_one_line(done, word)
             self.assertEqual(done.returncode, 2)
+        for case, word in (("", "part of a case's name"), ("nothing so called", "no case is called")):
+            done = self.divvy("verify", "compute", "--sim", "h100", "--case", case)
+            self.assert_one_line(done, word)
+            self.assertEqual(done.returncode, 2)
         done = self.divvy("set", "gone", "--compute", "30")
         self.assert_one_line(done, "gone")
         self.assertEqual(done.returncode, 4)

@@ -40,6 +40,13 @@ class Load(harness.DivvyTest):
         for line in lines:  # nobody finishes more than there was time for
             self.assertLessEqual(line["done"] * 50e3, line["now_ns"] - began)
 
+    def test_ends_when_told_to_though_nothing_is_due(self):
+        for waits in (["--rate", "0.001"], ["--rate", "1e-300"], ["--think", "1h"],
+                      ["--burst", "1ms", "--rest", "1h"]):
+            with self.subTest(waits=waits):
+                work = self.load("--kernel", "2ms", *waits, "--for", "50ms")
+                self.assertGreaterEqual(work["operations"], 1)
+
     def test_bad_options(self):
         for options in (["--streams", "0"], ["--poisson"], ["--burst", "5ms"], ["--several", "never"],
                         ["--devices", "a"]):

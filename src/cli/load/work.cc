@@ -175,8 +175,8 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
   };
   while (more()) {
     if (options.rate > 0) {
-      SleepUntil(due);
-      if (*stop != 0) break;
+      SleepUntil(std::min(due, end));
+      if (*stop != 0 || (requests > 0 && due >= end)) break;
     }
     // By the clock: a request that had to wait for the one before counts from when it was due.
     const int64_t from = options.rate > 0 ? due : NowNs();
@@ -194,12 +194,13 @@ Result<json> RunWork(const std::vector<Driver>& devices, const WorkOptions& opti
     const int64_t now = NowNs();
     latencies.push_back(now - from);
     if (options.every_ns > 0) tally.Request(now - from);
-    if (options.rate > 0)
-      due +=
-          static_cast<int64_t>((options.poisson ? -std::log(uniform()) : 1) * 1e9 / options.rate);
-    if (options.think_ns > 0) SleepUntil(now + options.think_ns);
+    if (options.rate > 0) {
+      const double gap = (options.poisson ? -std::log(uniform()) : 1) * 1e9 / options.rate;
+      due += static_cast<int64_t>(std::min(gap, 1e18));
+    }
+    if (options.think_ns > 0) SleepUntil(std::min(now + options.think_ns, end));
     if (options.burst_ns > 0 && NowNs() >= burst_end) {
-      SleepUntil(burst_end + options.rest_ns);
+      SleepUntil(std::min(burst_end + options.rest_ns, end));
       burst_end = NowNs() + options.burst_ns;
     }
   }
