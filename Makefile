@@ -48,9 +48,11 @@ demo-load: product ## eight unlike loads on a simulated GPU; every view of them 
 test-prometheus: setup-prometheus product ## a real Prometheus reads divvyd with deploy/'s files (Debian: prometheus)
 	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/prometheus/prometheus_test.py || [ $$? -eq 77 ]
 
-test-containers: product ## containers in shares of a simulated GPU, by podman (root; Debian: podman, runc, busybox-static)
+test-containers: product ## containers in shares of a simulated GPU, by podman with runc and crun (root; Debian: podman, runc, crun, busybox-static)
 	@ninja -C build -j $(JOBS) finder finder_linked
-	@DIVVY_BUILD_DIR=$(CURDIR)/build python3 tests/containers/containers_test.py || [ $$? -eq 77 ]
+	@for runtime in runc crun; do \
+	  DIVVY_TEST_RUNTIME=$$runtime DIVVY_BUILD_DIR=$(CURDIR)/build \
+	    python3 tests/containers/containers_test.py || [ $$? -eq 77 ] || exit 1; done
 
 package: product ## Debian packages and a tarball, in build/package; the same commit gives the same bytes
 	@ninja -C build -j $(JOBS) divvy_help divvy_loader32

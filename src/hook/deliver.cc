@@ -38,6 +38,7 @@ class Delivery {
   Delivery(const Root& root, const Options& options) : root_(root), options_(options) {}
 
   Status Mount(const std::vector<Copy>& copies) {
+    const Root::Unlocked unlocked(root_);
     if (Status s = MakeRoot(); !s.ok()) return s;
     if (Status s = BindOwn(options_.lib_dir + "/" + kShim, std::string(kLib) + "/" + kShim);
         !s.ok())

@@ -234,6 +234,25 @@ TEST_F(HookTest, OneFileByTwoMountsIsCoveredTwice) {
   if (!apart) GTEST_SKIP() << "no mount namespace can be made here";
 }
 
+TEST_F(HookTest, ARootThatIsReadOnlyAlreadyStaysSo) {
+  InRoot(kGlibc, "");
+  InRoot("/usr/lib64/libcuda.so.1", Elf("real"));
+  const bool apart = Apart([&] {
+    ASSERT_EQ(::mount(root_.c_str(), root_.c_str(), nullptr, MS_BIND, nullptr), 0);
+    ASSERT_EQ(::mount(nullptr, root_.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID,
+                      nullptr),
+              0);
+    const auto delivered = Deliver(container_, options_);
+    ASSERT_TRUE(delivered.ok()) << delivered.error().message;
+    EXPECT_EQ(Root("/usr/lib64/libcuda.so.1"), Elf("forwarder"));
+    EXPECT_EQ(Root("/etc/ld.so.preload"), "/run/divvy/lib/libdivvy.so\n");
+    struct statvfs st {};
+    ASSERT_EQ(::statvfs(root_.c_str(), &st), 0);
+    EXPECT_EQ(st.f_flag & (ST_RDONLY | ST_NOSUID), ST_RDONLY | ST_NOSUID);
+  });
+  if (!apart) GTEST_SKIP() << "no mount namespace can be made here";
+}
+
 TEST_F(HookTest, MuslHasNoPreload) {
   InRoot("/lib/ld-musl-x86_64.so.1", "");
   InRoot("/usr/lib64/libcuda.so.580", Elf("real"));

@@ -172,6 +172,24 @@ Status Root::MountMemory(const std::string& path) const {
   return {};
 }
 
+Root::Unlocked::Unlocked(const Root& root) : root_(root) {
+  struct statfs st {};
+  if (::fstatfs(root.fd_.get(), &st) != 0) return;
+  const auto has = static_cast<unsigned long>(st.f_flags);
+  if ((has & MS_RDONLY) == 0) return;
+  const unsigned long kept =
+      MS_REMOUNT | MS_BIND | KeptFlags(root.fd_) | (has & (MS_NOSUID | MS_NODEV));
+  // Where it may not be: making a mount point says so, if one is missing.
+  if (::mount(nullptr, ByDescriptor(root.fd_).c_str(), nullptr, kept, nullptr) == 0)
+    flags_ = kept | MS_RDONLY;
+}
+
+Root::Unlocked::~Unlocked() {
+  if (flags_ == 0) return;
+  // It cannot fail where the opposite could; a container whose root stayed writable must not start.
+  if (::mount(nullptr, ByDescriptor(root_.fd_).c_str(), nullptr, flags_, nullptr) != 0) ::_exit(1);
+}
+
 Status Root::Protect(const std::string& path) const {
   // Opened anew: the descriptor is of what is mounted there now.
   const Result<UniqueFd> mounted = Open(path, O_PATH);

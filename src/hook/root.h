@@ -37,6 +37,20 @@ class Root {
   Status MountMemory(const std::string& path) const;
   Status Protect(const std::string& path) const;
 
+  // While one lives, a root that is mounted read-only can be written to: mount points are made in
+  // it. (crun has it read-only before it calls hooks; runc makes it so afterwards.)
+  class Unlocked {
+   public:
+    explicit Unlocked(const Root& root);
+    ~Unlocked();
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+
+   private:
+    const Root& root_;
+    unsigned long flags_ = 0;  // those it had, 0 = nothing was changed
+  };
+
  private:
   explicit Root(UniqueFd fd) : fd_(std::move(fd)) {}
   UniqueFd fd_;
