@@ -50,7 +50,7 @@ class Pod:
         self.count, self.milli, self.device_memory = count, milli, device_memory
         self.models = models
         self.require = link == "require" and count > 1
-        self.least = least or milli
+        self.least = (least if count else 0) or milli
         self.total = count * milli  # what a quota counts, also where it is squeezed
         self.shape = (cpu, memory, count, milli, device_memory, frozenset(models), self.require)
 
@@ -467,6 +467,8 @@ def main():
     csv.field_size_limit(2**31 - 1)
     path = args.lists[0]
     try:
+        if args.replicate < 1:
+            raise ValueError("--replicate is less than 1")
         quotas = dict(quota(x) for x in args.quota.split(",") if x)
         specs = list(kube_nodes(path) if is_json(path) else csv_nodes(path))
         path = args.lists[1]

@@ -150,6 +150,13 @@ class BadInput(harness.DivvyTest):
             text = self.divvy(*verb, "--help").stdout
             for internal in ("UINT", "INT:", "FLOAT", "TEXT", "{false}", "REQUIRED:"):
                 self.assertNotIn(internal, text, verb)
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for words in (["version"], ["version", "-o", "json"], ["--help"], ["run", "--help"]):
+                lost = subprocess.run([harness.DIVVY, *words], stdout=full, stderr=subprocess.PIPE,
+                                      text=True, check=False)
+                self.assertEqual((lost.returncode, lost.stderr),
+                                 (1, "divvy: stdout: No space left on device: the answer is not "
+                                     "complete\n"), words)
         divvyd = os.path.join(os.path.dirname(harness.DIVVY), "divvyd")
         for bad in (["extra"], ["--frob"], ["--audit", "maybe"]):
             done = subprocess.run([divvyd, *bad], capture_output=True, text=True, check=False)

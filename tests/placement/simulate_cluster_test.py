@@ -252,6 +252,42 @@ class SimulateCluster(unittest.TestCase):
         for key in ["squeezed", "migrated", "preempted", "reclaiming", "waited"]:
             self.assertEqual(seen["", key], 0, key)
 
+    def test_all_at_once_on_lists_drawn_at_random(self):
+        nodes, pods = self.path("x_nodes.csv"), self.path("x_pods.csv")
+        for seed in range(10):
+            rng = random.Random(seed)
+            memory = rng.random() < 0.5
+            sizes = [4] + [rng.choice([0, 1, 2, 4, 8]) for _ in range(rng.randint(1, 12))]
+            names = [f"n{'#' if rng.random() < 0.2 else ''}{i}" for i in range(len(sizes))]
+            write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model", "gpu_memory_mib",
+                          "link_group", "cordoned"],
+                  [(name, rng.choice([4000, 64000]), rng.choice([8000, 400000]), gpus,
+                    rng.choice("AB"), rng.choice([16000, 40000]) if memory else 0,
+                    "|".join(str(d // 2) for d in range(gpus)) if rng.random() < 0.5 else "",
+                    1 if rng.random() < 0.1 else "") for name, gpus in zip(names, sizes)])
+            rows = []
+            for i in range(rng.randint(30, 100)):
+                count = rng.choice([0, 1, 1, 1, 1, 2, 4])
+                milli = rng.choice([100, 300, 500, 700, 1000]) if count == 1 else 1000
+                rows.append((f"p{i % 80}", rng.choice([0, 500, 4000]), rng.choice([0, 1000, 9000]),
+                             count, milli, rng.choice(["", "", "A", "A|B", "C"]),
+                             rng.choice([0, 4000, 12000]) if memory else 0,
+                             rng.choice(["", "require", "prefer"]), rng.choice(["x", "y", ""]),
+                             rng.randint(0, 2), rng.choice(["", milli // 2]),
+                             rng.choice([""] * 5 + ["g1", "g2", "g3"]),
+                             rng.choice(names) if rng.random() < 0.15 else ""))
+            write(pods, self.header[:7] + ["link", "namespace", "priority", "min_gpu_milli", "gang",
+                                           "node"], rows)
+            ways = [w for w in ["squeeze", "migrate", "preempt", "reclaim", "queue"]
+                    if rng.random() < 0.5]
+            same = ["--replicate", str(rng.randint(1, 3)), "--quota", f"default={rng.choice([1.5, 9])}"]
+            args = same + ["--protocol", rng.choice(["inflate", "churn"]), "--load", "1.5"]
+            result = run("--nodes", nodes, "--pods", pods, "--policy", rng.choice(POLICIES),
+                         "--decisions", self.log, *args, *(["--refusal", ",".join(ways)] * bool(ways)))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            check = self.check(*same, nodes=nodes, pods=pods)
+            self.assertEqual(check.returncode, 0, f"seed {seed}: {check.stdout}{check.stderr}")
+
     def test_a_namespace_below_its_fair_share_reclaims_from_one_above(self):
         nodes = os.path.join(self.dir.name, "forty.csv")
         pods = os.path.join(self.dir.name, "two_spaces.csv")

@@ -7,6 +7,7 @@
 
 #include "src/placement/policies/policies.h"
 #include "src/placement/refusal/plan.h"
+#include "src/placement/sim/desk.h"
 #include "src/placement/sim/order.h"
 
 namespace divvy::placement {
@@ -326,6 +327,37 @@ TEST(Plan, WhatIsOnlyAskedChangesNoLaterDecision) {
       live.push_back(a);
     }
     EXPECT_GT(live.size(), 40u);
+  }
+}
+
+TEST(Desk, AGangAcrossNamespacesNeedsRoomInTheQuotaOfEach) {
+  Inventory inventory;
+  inventory.nodes = {MakeNode(4)};
+  inventory.closed = {false};
+  inventory.spaces = {"x", "y"};
+  inventory.gangs = {"g"};
+  inventory.spellings = {""};
+  for (const uint16_t space : {0, 1}) {
+    Pod pod;
+    pod.name = space == 0 ? "a" : "b";
+    pod.request = Ask(1, 1000);
+    pod.request.space = space;
+    pod.request.gang = 1;
+    inventory.pods.push_back(pod);
+  }
+  for (const int64_t limit : {999, 1000}) {
+    Handling handling;
+    SpaceQuota quota;
+    quota.limit_milli = limit;
+    handling.quotas = {{"y", quota}};
+    Bench bench(inventory, {0}, 1, MakePolicy("bestfit", 0));
+    const Watch watch;
+    Desk desk(inventory, &bench, handling, watch);
+    const bool placed = !desk.Arrive({{0, 0}, {1, 1}}).empty();
+    EXPECT_EQ(placed, limit == 1000);
+    EXPECT_EQ(desk.totals().over_quota, limit == 1000 ? 0u : 1u);
+    EXPECT_EQ(desk.quotas().used(0), limit == 1000 ? 1000 : 0);
+    EXPECT_EQ(desk.quotas().used(1), limit == 1000 ? 1000 : 0);
   }
 }
 
