@@ -34,6 +34,7 @@ Result<std::string> ReadFile(const std::string& path) {
                     (errno == ENOENT ? " (a file of the trace? set DIVVY_TRACE_DIR)" : ""));
   }
   std::string text;
+  if (const auto size = fs::file_size(path, ignored); !ignored) text.reserve(size);
   for (std::vector<char> part(1 << 16); in;) {
     in.read(part.data(), static_cast<std::streamsize>(part.size()));
     text.append(part.data(), static_cast<size_t>(in.gcount()));
