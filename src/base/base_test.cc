@@ -39,6 +39,13 @@ TEST(Bytes, PrintsShort) {
   EXPECT_EQ(ToString(Bytes{37}), "37 B");
 }
 
+TEST(Bytes, UnlikeAmountsReadUnlike) {
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(ToStringsApart({1_GiB, 2_GiB, 1_GiB}), (Texts{"1 GiB", "2 GiB", "1 GiB"}));
+  EXPECT_EQ(ToStringsApart({81008_MiB, 81007_MiB}), (Texts{"79.109 GiB", "79.108 GiB"}));
+  EXPECT_EQ(ToStringsApart({1_GiB, 1_GiB + 1_B}), (Texts{"1 GiB", "1073741825 B"}));
+}
+
 TEST(ParsePercent, BoundsAndForms) {
   EXPECT_EQ(ParsePercent("30")->milli, 30000u);
   EXPECT_EQ(ParsePercent("12.5%")->milli, 12500u);

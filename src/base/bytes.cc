@@ -49,7 +49,9 @@ Result<Bytes> ParseBytes(std::string_view text) {
   return Bytes{n};
 }
 
-std::string ToString(Bytes b) {
+namespace {
+
+std::string Text(Bytes b, int decimals) {
   static const char* const kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   int u = 0;
   double v = static_cast<double>(b.n);
@@ -58,11 +60,40 @@ std::string ToString(Bytes b) {
     ++u;
   }
   char text[48];
-  std::snprintf(text, sizeof text, "%.2f", v);
+  std::snprintf(text, sizeof text, "%.*f", decimals, v);
   std::string s = text;
   while (s.back() == '0') s.pop_back();
   if (s.back() == '.') s.pop_back();
   return s + " " + kUnits[u];
+}
+
+constexpr int kDecimals = 2, kMostDecimals = 4, kAllDecimals = 17;
+
+bool ReadsLikeAnother(size_t which, const std::vector<Bytes>& amounts,
+                      const std::vector<std::string>& texts) {
+  for (size_t i = 0; i < amounts.size(); ++i)
+    if (amounts[i] != amounts[which] && texts[i] == texts[which]) return true;
+  return false;
+}
+
+}  // namespace
+
+std::string ToString(Bytes b) { return Text(b, kDecimals); }
+
+std::vector<std::string> ToStringsApart(const std::vector<Bytes>& amounts) {
+  std::vector<std::string> texts(amounts.size());
+  for (size_t i = 0; i < amounts.size(); ++i) texts[i] = ToString(amounts[i]);
+  for (int decimals = kDecimals + 1; decimals <= kMostDecimals + 1; ++decimals) {
+    std::vector<std::string> next = texts;
+    for (size_t i = 0; i < amounts.size(); ++i) {
+      const bool exact = ToString(amounts[i]) == Text(amounts[i], kAllDecimals);
+      if (exact || !ReadsLikeAnother(i, amounts, texts)) continue;
+      next[i] = decimals <= kMostDecimals ? Text(amounts[i], decimals)
+                                          : std::to_string(amounts[i].n) + " B";
+    }
+    texts = std::move(next);
+  }
+  return texts;
 }
 
 }  // namespace divvy

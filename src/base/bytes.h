@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "src/base/result.h"
 
@@ -42,5 +43,9 @@ Result<Bytes> ParseBytes(std::string_view text);
 
 // "2 GiB", "1.5 GiB", "512 MiB", "37 B": at most two decimals, exact when it can be.
 std::string ToString(Bytes b);
+
+// The texts of amounts that one sentence compares: as ToString, but with more decimals, or in
+// bytes, where unlike amounts would read alike.
+std::vector<std::string> ToStringsApart(const std::vector<Bytes>& amounts);
 
 }  // namespace divvy

@@ -20,12 +20,30 @@ Bytes FreeToPromise(const DeviceBooks& books) {
   return books.total.Less(books.driver).Less(OutsideSum(books)).Less(PromisedSum(books));
 }
 
+namespace {
+
+// The device's size is the end of every amount, whatever else is allowed. `what`: what it was asked
+// for as.
+Status FitsDevice(const DeviceBooks& books, Bytes wanted, const std::string& what) {
+  const Bytes room = books.total.Less(books.driver);
+  if (wanted <= room) return {};
+  const std::vector<std::string> text = ToStringsApart({room, wanted, books.total});
+  return NoRoom("GPU " + std::to_string(books.index) + " has " + text[0] + " for shares" +
+                (books.driver.n == 0
+                     ? std::string()
+                     : " (" + text[2] + " less the driver's " + ToString(books.driver) + ")") +
+                ", " + text[1] + " were asked for" + what);
+}
+
+}  // namespace
+
+Status AdmitMost(const DeviceBooks& books, Bytes most) {
+  return FitsDevice(books, most, " as the most that may be used (--mem-max, mem_max_bytes)");
+}
+
 Status Admit(const DeviceBooks& books, Bytes wanted, bool overcommit) {
   const std::string where = "GPU " + std::to_string(books.index);
-  if (wanted > books.total.Less(books.driver))
-    return NoRoom(where + " has " + ToString(books.total.Less(books.driver)) + " for shares (" +
-                  ToString(books.total) + " less the driver's " + ToString(books.driver) + "), " +
-                  ToString(wanted) + " were asked for");
+  if (const Status fits = FitsDevice(books, wanted, ""); !fits.ok()) return fits;
   const Bytes free = FreeToPromise(books);
   if (overcommit || wanted <= free) return {};
 
@@ -51,8 +69,9 @@ Status Admit(const DeviceBooks& books, Bytes wanted, bool overcommit) {
     held += (i == 0 ? "" : ", ") + holders[i].second;
   if (holders.size() > kNamed)
     held += " and " + std::to_string(holders.size() - kNamed) + " smaller ones";
-  return NoRoom(where + " has " + ToString(free) + " of " + ToString(books.total) +
-                " left to promise, " + ToString(wanted) + " were asked for; held by: " + held +
+  const std::vector<std::string> text = ToStringsApart({free, books.total, wanted});
+  return NoRoom(where + " has " + text[0] + " of " + text[1] + " left to promise, " + text[2] +
+                " were asked for; held by: " + held +
                 ". Ask for less, end or shrink a tenant, or say --overcommit");
 }
 

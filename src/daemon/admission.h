@@ -38,5 +38,7 @@ Bytes FreeToPromise(const DeviceBooks& books);
 
 // kNoRoom naming every holder, largest first. `overcommit` lifts all but the device's size.
 Status Admit(const DeviceBooks& books, Bytes wanted, bool overcommit);
+// Whether a tenant may ever use `most`, above its promise: kNoRoom where the device is smaller.
+Status AdmitMost(const DeviceBooks& books, Bytes most);
 
 }  // namespace divvy::daemon

@@ -206,7 +206,7 @@ Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPa
     if (tenant == nullptr) return NotFound("there is no tenant '" + name + "'");
     for (const Share& share : tenant->shares) devices.push_back(share.device);
   }
-  if (patch.mem)
+  if (patch.mem || patch.mem_max)
     for (const unsigned d : devices) Sample(d);
   const std::lock_guard lock(mutex_);
   Tenant* tenant = FindTenant(name);
@@ -222,6 +222,9 @@ Result<nlohmann::json> Node::PatchTenant(const std::string& name, const TenantPa
       if (Status s = Admit(books, next->mem, tenant->record.overcommit); !s.ok()) return s.error();
     }
   }
+  if (next->mem_max > before.mem_max)
+    for (const unsigned d : devices)
+      if (Status s = AdmitMost(BooksOf(d), next->mem_max); !s.ok()) return s.error();
   for (const unsigned d : devices) {
     if (next->compute <= before.compute) break;
     if (Status s = AdmitCompute(source_.devices()[d].index, ComputePromises(d, name), next->compute,

@@ -106,6 +106,24 @@ TEST(Admission, OvercommitLiftsAllButTheDevice) {
   EXPECT_FALSE(Admit(Books(), 79_GiB + 1_B, true).ok());
 }
 
+TEST(Admission, TheMostThatMayBeUsedIsOnTheDevice) {
+  EXPECT_TRUE(AdmitMost(Books(), 79_GiB).ok());  // whoever else was promised it
+  const Status s = AdmitMost(Books(), 100_GiB);
+  ASSERT_FALSE(s.ok());
+  EXPECT_EQ(s.error().code, ErrorCode::kNoRoom);
+  for (const char* part : {"GPU 3 has 79 GiB", "100 GiB were asked for", "--mem-max"})
+    EXPECT_NE(s.error().message.find(part), std::string::npos) << s.error().message;
+}
+
+TEST(Admission, WhatIsComparedReadsUnlike) {
+  const DeviceBooks b{.total = 81008_MiB, .promises = {{"one", 1_MiB, 0_B}}};
+  const Status s = Admit(b, 81008_MiB, false);
+  ASSERT_FALSE(s.ok());
+  EXPECT_NE(s.error().message.find("has 79.108 GiB of 79.109 GiB left to promise, 79.109 GiB were"),
+            std::string::npos)
+      << s.error().message;
+}
+
 TEST(Admission, ManyHoldersStayOneLine) {
   DeviceBooks b{.total = 10_GiB};
   for (int i = 0; i < 1000; ++i) b.promises.push_back({"t" + std::to_string(i), 10_MiB, 0_B});
