@@ -60,7 +60,8 @@ struct TenantFigures {
   const char* share_class = "";
   const char* state = "";
   bool cooperative = false, paused = false;
-  unsigned processes = 0;  // live ones
+  unsigned processes = 0;         // live ones
+  uint64_t waiting_for_room = 0;  // threads of theirs
   double guaranteed_percent = 0, cap_percent = 0;
   uint32_t weight = 0;
   std::map<std::string, uint64_t> refusals;  // by cause

@@ -85,6 +85,14 @@ uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
   return std::min(units, region::kMaxUnits) * region::kUnitBytes;
 }
 
+uint64_t RoomWaiters(const Tenant& tenant, const Process& process) {
+  if (process.state != Process::State::kLive) return 0;
+  constexpr uint32_t kMostThreads = 1 << 16;  // what a process says is its own affair
+  return std::min(
+      tenant.segments->usage().slot[process.slot].room_waiters.load(std::memory_order_relaxed),
+      kMostThreads);
+}
+
 const char* StateOf(const Tenant& tenant) {
   if (tenant.ending) return "ending";
   if (!tenant.runner_gone) return "running";

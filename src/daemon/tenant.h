@@ -168,6 +168,8 @@ bool BooksAgree(const Tenant& tenant, unsigned share);
 // scribbled book claims no more than the highest limit that was in force: others' admission counts
 // on this figure.
 uint64_t UsedBytes(const Tenant& tenant, unsigned share);
+// Threads of one process that wait for room in the share (on_full_wait_ms), as it says.
+uint64_t RoomWaiters(const Tenant& tenant, const Process& process);
 const char* StateOf(const Tenant& tenant);  // running, orphaned, leaving, ending
 // Charges of one process, clamped: a scribbled slot must not overflow a sum.
 uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share);

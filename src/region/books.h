@@ -198,6 +198,7 @@ inline void ResetSlot(Usage& usage, uint32_t slot, uint32_t& daemon_sequence) no
   s.charges = 0;
   s.answered = 0;
   s.state_flags = 0;
+  s.room_waiters = 0;
   for (SlotDevice& d : s.device) {
     d.charged_units = 0;
     for (U64& k : d.kind_units) k = 0;

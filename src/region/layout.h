@@ -158,11 +158,11 @@ struct alignas(64) ProcessSlot {
   U64 done_sequence;  // the newest of the slot's operations known to stand in a book
   SlotOp op;
   U64 refusals;
-  U64 launches;     // submissions of GPU work seen (relaxed, per process)
-  U64 charges;      // UnderWay below; its low part is bumped by each charge or credit
-  U32 state_flags;  // ShimState below
-  U32 reserved0;
-  U64 answered;  // UnderWay below
+  U64 launches;      // submissions of GPU work seen (relaxed, per process)
+  U64 charges;       // UnderWay below; its low part is bumped by each charge or credit
+  U32 state_flags;   // ShimState below
+  U32 room_waiters;  // threads that wait for room (on_full_wait_ms); for people
+  U64 answered;      // UnderWay below
   uint8_t reserved[40];
   SlotDevice device[kMaxDevices];
 };

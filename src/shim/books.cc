@@ -92,12 +92,14 @@ Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t
       s = CurrentSession();
       // Before the try, so that a credit after it is not missed; seq_cst with Credit's look.
       s->usage->freed_waiters.fetch_add(1);
+      s->Slot().room_waiters.fetch_add(1, std::memory_order_relaxed);
       const uint32_t seen = s->usage->freed_futex.load();
       v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
       if (ForRoom(v)) {
         if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire)) reclaim(device);
         AwaitFreed(s, seen, wait_ns - (now - start));
       }
+      s->Slot().room_waiters.fetch_sub(1, std::memory_order_relaxed);
       s->usage->freed_waiters.fetch_sub(1);
     }
     if (ForRoom(v)) v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);

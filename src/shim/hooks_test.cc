@@ -260,10 +260,12 @@ TEST_F(HooksTest, WaitsForRoomWhenTold) {
   ASSERT_EQ(hook_cuMemAlloc_v2(&p, 200 * kMiB), CUDA_SUCCESS);
   std::thread other([&] {
     while (daemon.usage().freed_waiters == 0) std::this_thread::yield();
+    EXPECT_EQ(CurrentSession()->Slot().room_waiters, 1u);
     hook_cuMemFree_v2(p);
   });
   EXPECT_EQ(hook_cuMemAlloc_v2(&q, 100 * kMiB), CUDA_SUCCESS);
   other.join();
+  EXPECT_EQ(CurrentSession()->Slot().room_waiters, 0u);
   EXPECT_EQ(daemon.Events().size(), 0u);
   EXPECT_EQ(Charged(), 100 * kMiB);
 }
@@ -517,6 +519,30 @@ TEST_F(ContextsTest, AContextTakesWhatWasInItWithIt) {
   EXPECT_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
   EXPECT_EQ(Charged(), 0u);
   EXPECT_EQ(g_process.live.Count(), 0u);
+}
+
+TEST_F(ContextsTest, StacksAreChargedForEveryThread) {
+  // 100 multiprocessors of 1024 threads: a KiB of stack is 100 MiB of the device.
+  Fake().limits[CU_LIMIT_STACK_SIZE] = 1024;
+  EXPECT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 16 << 10), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, SIZE_MAX), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(Fake().limits[CU_LIMIT_STACK_SIZE], 1024u);
+  ASSERT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 4 << 10), CUDA_SUCCESS);
+  EXPECT_EQ(ChargedAs(Kind::kContext), 600 * kMiB);
+  // What the driver rounds up to is charged, too.
+  ASSERT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, (4 << 10) + 1), CUDA_SUCCESS);
+  EXPECT_EQ(ChargedAs(Kind::kContext), 650 * kMiB);
+  Fake().fail["cuCtxSetLimit"] = CUDA_ERROR_UNKNOWN;
+  EXPECT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 6 << 10), CUDA_ERROR_UNKNOWN);
+  EXPECT_EQ(ChargedAs(Kind::kContext), 650 * kMiB);
+  // Back, and below the default, which is part of what a context costs.
+  ASSERT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 2 << 10), CUDA_SUCCESS);
+  EXPECT_EQ(ChargedAs(Kind::kContext), 400 * kMiB);
+  ASSERT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 0), CUDA_SUCCESS);
+  EXPECT_EQ(ChargedAs(Kind::kContext), 300 * kMiB);
+  ASSERT_EQ(hook_cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 1 << 10), CUDA_SUCCESS);
+  ASSERT_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+  EXPECT_EQ(Charged(), 0u);
 }
 
 TEST_F(ContextsTest, ThePrimaryContextIsChargedOnceHoweverOftenItIsRetained) {

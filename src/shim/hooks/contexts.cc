@@ -72,6 +72,33 @@ CUresult ReleasePrimary(CUdevice ordinal, const Release& release) noexcept {
   return r;
 }
 
+// What a limit of the current context holds of the device, in units: a heap and a print buffer as
+// large as they are, a stack of its size for every thread that the device can have at once. In
+// blocks of the driver; 0 for limits that are no memory.
+uint64_t HeldByLimit(CUlimit limit, uint64_t value) noexcept {
+  constexpr uint64_t kBlock = uint64_t{2} << 20;
+  uint64_t bytes = value;
+  if (limit == CU_LIMIT_STACK_SIZE) {
+    CUdevice ordinal = -1;
+    int processors = 0, threads = 0;
+    if (g_driver.cuCtxGetDevice(&ordinal) != CUDA_SUCCESS ||
+        g_driver.cuDeviceGetAttribute(&processors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                                      ordinal) != CUDA_SUCCESS ||
+        g_driver.cuDeviceGetAttribute(&threads, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR,
+                                      ordinal) != CUDA_SUCCESS)
+      return 0;
+    const auto all = static_cast<uint64_t>(processors) * static_cast<uint64_t>(threads);
+    if (__builtin_mul_overflow(value, all, &bytes)) bytes = UINT64_MAX;
+  }
+  constexpr uint64_t kMost = region::kMaxUnits * region::kUnitBytes;
+  return region::UnitsOf(bytes < kMost ? (bytes + kBlock - 1) & ~(kBlock - 1) : kMost);
+}
+
+bool IsMemory(CUlimit limit) noexcept {
+  return limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE ||
+         limit == CU_LIMIT_STACK_SIZE;
+}
+
 }  // namespace
 
 CUresult hook_cuCtxCreate(CUcontext* pctx, unsigned int flags, CUdevice_v1 dev) noexcept {
@@ -192,18 +219,19 @@ CUresult hook_cuGreenCtxDestroy(CUgreenCtx hCtx) noexcept {
   return DestroyContext(context, [hCtx] { return g_driver.cuGreenCtxDestroy(hCtx); });
 }
 
-// A context's heap for device-side malloc and its print buffer are device memory with a size: the
-// part above the driver's default is charged like the context that it belongs to.
+// A context's heap for device-side malloc, its print buffer and its threads' stacks are device
+// memory with a size: the part above the driver's default is charged like the context that it
+// belongs to. (A launch that needs deeper stacks raises their limit by itself: that is measured.)
 CUresult hook_cuCtxSetLimit(CUlimit limit, size_t value) noexcept {
   DIVVY_ENTER(cuCtxSetLimit, (limit, value));
-  const bool sized = limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE;
-  const Here here = sized ? CurrentPlace() : Here{-1, 0};
+  const Here here = IsMemory(limit) ? CurrentPlace() : Here{-1, 0};
   size_t before = 0;
   if (here.device < 0 || here.context == 0 ||
       g_driver.cuCtxGetLimit(&before, limit) != CUDA_SUCCESS)
     return g_driver.cuCtxSetLimit(limit, value);
   const auto device = static_cast<unsigned>(here.device);
-  const uint64_t more = value > before ? region::UnitsOf(value - before) : 0;
+  const uint64_t held = HeldByLimit(limit, before), wanted = HeldByLimit(limit, value);
+  const uint64_t more = wanted > held ? wanted - held : 0;
   if (more != 0)
     if (const Verdict v = ChargeAndBegin(device, more, Kind::kContext, DriverSymbol::cuCtxSetLimit);
         v != Verdict::kGranted)
@@ -212,9 +240,13 @@ CUresult hook_cuCtxSetLimit(CUlimit limit, size_t value) noexcept {
   const CUresult r = g_driver.cuCtxSetLimit(limit, value);
   size_t after = before;
   g_driver.cuCtxGetLimit(&after, limit);
-  const uint64_t really = r == CUDA_SUCCESS && after > before ? region::UnitsOf(after - before) : 0;
+  const uint64_t holds = after != before ? HeldByLimit(limit, after) : held;
+  uint64_t really = r == CUDA_SUCCESS && holds > held ? holds - held : 0;
   if (really < more) Credit(device, more - really, Kind::kContext);
-  const uint64_t less = after < before ? region::UnitsOf(before - after) : 0;
+  // The driver rounds up: what no longer fits is there already and shows as overhead.
+  if (really > more && TryCharge(device, really - more, Kind::kContext) != Verdict::kGranted)
+    really = more;
+  const uint64_t less = holds < held ? held - holds : 0;
   // One entry per context: what its limits hold above the defaults.
   const uint64_t key = uint64_t{here.context} << 8 | static_cast<unsigned>(limit);
   uint64_t credit = 0;

@@ -313,6 +313,25 @@ CUresult IpcOpen(CUdeviceptr* out, CUipcMemHandle handle, unsigned) {
   return CUDA_SUCCESS;
 }
 CUresult IpcClose(CUdeviceptr) { return CUDA_SUCCESS; }
+CUresult CtxGetLimit(size_t* value, CUlimit limit) {
+  *value = Fake().limits[limit];
+  return CUDA_SUCCESS;
+}
+CUresult CtxSetLimit(CUlimit limit, size_t value) {
+  FAIL_ON_DEMAND(cuCtxSetLimit);
+  if (limit == CU_LIMIT_STACK_SIZE) value = (value + 511) / 512 * 512;
+  Fake().limits[limit] = value;
+  return CUDA_SUCCESS;
+}
+CUresult DeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
+  if (attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+    *value = Fake().processors;
+  else if (attribute == CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)
+    *value = Fake().threads;
+  else
+    return CUDA_ERROR_INVALID_VALUE;
+  return CUDA_SUCCESS;
+}
 CUresult LaunchKernel(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                       unsigned, CUstream, void**, void**) {
   FAIL_ON_DEMAND(cuLaunchKernel);
@@ -372,6 +391,9 @@ void InstallFakeDriver(unsigned devices) {
   f.cuIpcOpenMemHandle_v2 = IpcOpen;
   f.cuIpcCloseMemHandle = IpcClose;
   f.cuLaunchKernel = LaunchKernel;
+  f.cuCtxGetLimit = CtxGetLimit;
+  f.cuCtxSetLimit = CtxSetLimit;
+  f.cuDeviceGetAttribute = DeviceGetAttribute;
   BindDriverForTest(f);
 }
 

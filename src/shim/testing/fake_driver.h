@@ -41,6 +41,8 @@ struct FakeDriver {
   std::map<CUmemoryPool, FakePool> pools;
   std::map<uint64_t, std::pair<CUmemoryPool, uint64_t>> pooled;  // pointer -> pool, bytes
   int primary_refs = 0;
+  std::map<int, size_t> limits;  // cuCtxSetLimit, of all contexts; stacks in multiples of 512
+  int processors = 100, threads = 1024;
   unsigned exchanges = 0;               // capture mode exchanges that are open
   unsigned pool_queries_unguarded = 0;  // made outside such an exchange
   unsigned calls = 0;

@@ -280,28 +280,52 @@ CUresult sim_cuCtxGetLimit(size_t* value, CUlimit limit) {
   *value = c->limit[limit];
   return CUDA_SUCCESS;
 }
+namespace {
+
+// Local memory of a thread (CUDA C++ Programming Guide, technical specifications).
+constexpr size_t kLargestStack = 512 << 10, kStackStep = 16;
+
+// Whole blocks. A stack is there for each thread that the device can hold at once: 216 MiB on the
+// 108 multiprocessors of an A100 by default, part of what a context costs.
+uint64_t BytesOfLimit(const Profile& profile, CUlimit limit, uint64_t value) {
+  if (limit == CU_LIMIT_STACK_SIZE) value *= uint64_t(profile.sm_count) * profile.threads_per_sm;
+  return (value + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+}
+
+// More takes device memory at once (heaps at first use on hardware). Less gives that of stacks
+// back, also below the default; heaps keep theirs.
+CUresult SetMemoryLimit(Context* c, CUlimit limit, size_t value) {
+  Process& p = Process::Get();
+  const uint32_t device = c->device->index();
+  if (value > c->device->total_bytes()) return CUDA_ERROR_OUT_OF_MEMORY;
+  std::lock_guard lock(c->mu);
+  const uint64_t before = BytesOfLimit(p.profile(), limit, c->limit[limit]),
+                 after = BytesOfLimit(p.profile(), limit, value);
+  auto& of_contexts = p.page()->row[p.row()].dev[device].context_bytes;
+  if (after > before) {
+    if (!Book(p.page(), p.row(), device, after - before)) return CUDA_ERROR_OUT_OF_MEMORY;
+    of_contexts.fetch_add(after - before);
+  } else if (after < before) {
+    if (limit != CU_LIMIT_STACK_SIZE) return CUDA_SUCCESS;
+    Unbook(p.page(), p.row(), device, before - after);
+    of_contexts.fetch_sub(before - after);
+  }
+  c->booked_bytes += after - before;
+  c->limit[limit] = value;
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
 CUresult sim_cuCtxSetLimit(CUlimit limit, size_t value) {
   Context* c;
   if (CUresult r = Enter(&c)) return r;
   if (limit < 0 || limit >= CU_LIMIT_MAX) return CUDA_ERROR_UNSUPPORTED_LIMIT;
-  if (limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE) {
-    // Growing a heap of the context takes device memory at once here (at first use on hardware).
-    Process& p = Process::Get();
-    auto blocks = [](uint64_t n) { return (n + kBlockBytes - 1) / kBlockBytes * kBlockBytes; };
-    if (value > c->device->total_bytes()) return CUDA_ERROR_OUT_OF_MEMORY;
-    std::lock_guard lock(c->mu);
-    uint64_t before = blocks(c->limit[limit]), after = blocks(value);
-    if (after > before) {
-      if (!Book(p.page(), p.row(), c->device->index(), after - before)) {
-        return CUDA_ERROR_OUT_OF_MEMORY;
-      }
-      c->booked_bytes += after - before;
-      p.page()->row[p.row()].dev[c->device->index()].context_bytes.fetch_add(after - before);
-      c->limit[limit] = value;
-    } else if (blocks(value) == before) {
-      c->limit[limit] = value;
-    }
-    return CUDA_SUCCESS;
+  const bool stack = limit == CU_LIMIT_STACK_SIZE;
+  if (stack || limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE) {
+    if (stack && value > kLargestStack) return CUDA_ERROR_INVALID_VALUE;
+    if (stack) value = (value + kStackStep - 1) / kStackStep * kStackStep;
+    return SetMemoryLimit(c, limit, value);
   }
   c->limit[limit] = value;
   return CUDA_SUCCESS;

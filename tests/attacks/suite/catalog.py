@@ -69,6 +69,7 @@ ATTACKS = [
     one("managed-prefetch", "managed"),
     one("contexts-many", "contexts", "many"),
     one("context-heap", "contexts", "heap"),
+    one("context-stack", "contexts", "stack"),
     # Devices without a share.
     one("device-by-index", "devices", "index", profile="h100x4"),
     one("device-by-number", "devices", "raw", profile="h100x4"),

@@ -1,4 +1,7 @@
-// Memory without a size argument: variables of loaded modules, contexts.
+// Memory that no allocation call takes: variables of loaded modules, contexts, threads' stacks.
+#include <algorithm>
+#include <optional>
+
 #include "src/cli/load/paths/paths.h"
 
 namespace divvy::cli {
@@ -64,8 +67,46 @@ class Contexts : public MemoryPath {
   std::vector<CUcontext> held_;
 };
 
+// The driver keeps a stack for each thread that the device can have at once.
+class Stacks : public MemoryPath {
+ public:
+  explicit Stacks(Driver driver) : driver_(driver) {
+    int processors = 0, threads = 0;
+    driver_->cuDeviceGetAttribute(&processors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                                  driver_.device());
+    driver_->cuDeviceGetAttribute(&threads, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR,
+                                  driver_.device());
+    threads_ = static_cast<uint64_t>(processors) * static_cast<uint64_t>(threads);
+  }
+
+  Status Take(Bytes amount) override {
+    size_t now = 0;
+    if (threads_ == 0) return Unavailable("the driver does not say how many threads there can be");
+    DIVVY_CU(driver_, cuCtxGetLimit, &now, CU_LIMIT_STACK_SIZE);
+    if (!first_) first_ = now;
+    DIVVY_CU_TAKE(driver_, amount, cuCtxSetLimit, CU_LIMIT_STACK_SIZE, now + amount.n / threads_);
+    return {};
+  }
+
+  Status ReleaseAll() override {
+    if (first_) DIVVY_CU(driver_, cuCtxSetLimit, CU_LIMIT_STACK_SIZE, *first_);
+    first_.reset();
+    return {};
+  }
+
+  Bytes Unit() const override { return Multiple(); }
+  Bytes Multiple() const override { return {std::max<uint64_t>(1, threads_) * kStep}; }
+
+ private:
+  static constexpr uint64_t kStep = 16;  // bytes of a thread's stack
+  Driver driver_;
+  uint64_t threads_ = 0;
+  std::optional<size_t> first_;
+};
+
 }  // namespace
 
+std::unique_ptr<MemoryPath> StackPath(Driver driver) { return std::make_unique<Stacks>(driver); }
 std::unique_ptr<MemoryPath> ModulePath(Driver driver) { return std::make_unique<Modules>(driver); }
 std::unique_ptr<MemoryPath> ContextPath(Driver driver) {
   return std::make_unique<Contexts>(driver);

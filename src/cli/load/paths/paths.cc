@@ -22,7 +22,9 @@ const std::vector<PathInfo>& MemoryPaths() {
       {"ipc", "cuMemAlloc in another process, opened by cuIpcOpenMemHandle: charged to both",
        IpcPath},
       {"module", "a variable in a loaded module", ModulePath},
-      {"context", "cuCtxCreate", ContextPath, false},
+      {"context", "cuCtxCreate, until --alloc is taken: a context takes what it takes", ContextPath,
+       false},
+      {"stack", "cuCtxSetLimit: deeper stacks for all of the device's threads", StackPath},
   };
   return paths;
 }

@@ -30,5 +30,6 @@ std::unique_ptr<MemoryPath> IpcPath(Driver driver);
 // code.cc
 std::unique_ptr<MemoryPath> ModulePath(Driver driver);
 std::unique_ptr<MemoryPath> ContextPath(Driver driver);
+std::unique_ptr<MemoryPath> StackPath(Driver driver);
 
 }  // namespace divvy::cli
