@@ -55,6 +55,7 @@ class Row {
     const tags = [];
     if (tenant.paused) tags.push(["paused", "warn"]);
     if (tenant.state !== "running") tags.push([tenant.state, "warn"]);
+    if (tenant.waiting_for_room) tags.push(["waitsForRoom", "warn"]);
     if (share.over) tags.push(["over", "bad"]);
     if (share.gated) tags.push(["shutByAudit", "bad"]);
     if (tenant.findings) tags.push(["finding", "bad"]);

@@ -11,7 +11,7 @@ export const english = {
   changeOf: "Change the share of {0}", latency: "latency", standard: "standard", batch: "batch",
   guaranteed: "{0} guaranteed", byWeight: "by weight", notMetered: "alone, not metered",
   gpuTime: "{0} s of GPU time, {1} operations",
-  paused: "paused", orphaned: "orphaned", ending: "ending", over: "over its limit",
+  paused: "paused", orphaned: "orphaned", ending: "ending", over: "over its limit", waitsForRoom: "waits for room",
   shutByAudit: "shut by the audit", finding: "audit finding", capped: "at its cap", cooperative: "cooperative",
   noTenants: "No tenants. `divvy run --mem 4GiB -- COMMAND` makes one.", noEvents: "Nothing yet.",
   share_memory: "Memory promised", share_compute: "Compute guaranteed (%)", share_cap: "Compute at most (%)",

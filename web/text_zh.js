@@ -11,7 +11,7 @@ export const chinese = {
   changeOf: "更改 {0} 的份额", latency: "低延迟", standard: "标准", batch: "批处理",
   guaranteed: "保证 {0}", byWeight: "按权重", notMetered: "独占，未计量",
   gpuTime: "GPU 时间 {0} 秒，{1} 次操作",
-  paused: "已暂停", orphaned: "启动者已退出", ending: "正在结束", over: "超出上限",
+  paused: "已暂停", orphaned: "启动者已退出", ending: "正在结束", over: "超出上限", waitsForRoom: "等待显存",
   shutByAudit: "被审计关闭", finding: "审计发现", capped: "达到算力上限", cooperative: "协作式",
   noTenants: "没有租户。用 `divvy run --mem 4GiB -- 命令` 创建一个。", noEvents: "暂无记录。",
   share_memory: "承诺显存", share_compute: "保证算力（%）", share_cap: "算力上限（%）",

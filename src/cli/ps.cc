@@ -64,6 +64,7 @@ std::string SeenText(const json& share) {
 
 std::string StateOf(const json& tenant, const json& share) {
   std::string state = tenant.value("state", "");
+  if (tenant.value("waiting_for_room", uint64_t{0}) > 0) state += ",waits-for-room";
   if (share.value("over", false)) state += ",over";
   if (share.value("health", "ok") != "ok") state += ",device-fault";
   state += SeenText(share);
@@ -101,10 +102,12 @@ void AddRows(Table& table, const json& tenant, const PsOptions& options) {
   }
   if (!options.processes) return;
   for (const json& p : processes) {
-    const std::string its_state = p.value("state", "");
+    std::string its_state = p.value("state", "");
+    if (its_state == "live")
+      its_state = p.value("waiting_for_room", uint64_t{0}) > 0 ? "waits-for-room" : "";
     table.Add({"  pid " + std::to_string(p.value("pid", 0)), "",
-               Amount(p.value("used_bytes", uint64_t{0})), "", "", "", "",
-               its_state == "live" ? "" : its_state, "", Shortened(p.value("command", ""), 48)});
+               Amount(p.value("used_bytes", uint64_t{0})), "", "", "", "", its_state, "",
+               Shortened(p.value("command", ""), 48)});
   }
 }
 
@@ -151,7 +154,9 @@ void AddPs(CLI::App& app) {
       "what the tenant asked for and what the driver took for it; DRIVER is the latter alone.\n"
       "COMPUTE: used in the last second / promised (in brackets: its part of what nobody was\n"
       "promised); - where it has the device to itself and nothing is measured.\n"
-      "STATE: paused; capped = at its --compute-max; entangled = waits for another tenant, both "
+      "STATE: paused; waits-for-room = an allocation waits until there is some (--on-full "
+      "wait);\n"
+      "capped = at its --compute-max; entangled = waits for another tenant, both "
       "run\n"
       "together; stalled = asked for the device and did not use it; garbage = its work counters\n"
       "make no sense; cooperative = delivered by LD_PRELOAD, a program could evade it; over = "

@@ -102,8 +102,10 @@ TenantFigures Node::FiguresOf(const Tenant& tenant) const {
                     .cap_percent = r.share.compute_max.milli / 1000.0,
                     .weight = r.share.weight,
                     .refusals = tenant.refusals};
-  for (const auto& [slot, process] : tenant.processes)
+  for (const auto& [slot, process] : tenant.processes) {
     out.processes += process.state == Process::State::kLive;
+    out.waiting_for_room += RoomWaiters(tenant, process);
+  }
   for (const Finding& f : tenant.findings)
     if (f.active && (f.readings >= 2 || !f.action.empty()))
       out.findings.push_back({f.code, f.device});

@@ -179,6 +179,7 @@ Json Node::TenantJson(const Tenant& tenant) const {
           {"command", r.command},
           {"runner_pid", r.runner.pid},
           {"state", StateOf(tenant)},
+          {"waiting_for_room", figures.waiting_for_room},
           {"shares", std::move(shares)},
           {"processes", ProcessesJson(tenant)},
           {"awaited", std::move(awaited)},
@@ -193,7 +194,7 @@ struct Row {
   uint32_t ns_pid = 0, slot = 0;
   std::string command;
   const char* state = "";
-  uint64_t charged = 0, nvml = 0;
+  uint64_t charged = 0, nvml = 0, waiting_for_room = 0;
 };
 
 // What of the tenant's use each row stands for, so that the rows never sum to more: NVML's word
@@ -212,7 +213,8 @@ Json ToJson(const std::vector<Row>& rows, uint64_t used) {
                    {"state", row.state},
                    {"used_bytes", its},
                    {"charged_bytes", row.charged},
-                   {"nvml_bytes", row.nvml}});
+                   {"nvml_bytes", row.nvml},
+                   {"waiting_for_room", row.waiting_for_room}});
   }
   return out;
 }
@@ -230,7 +232,8 @@ Json Node::ProcessesJson(const Tenant& tenant) const {
             .command = process.command,
             .state = process.state == Process::State::kLive      ? "live"
                      : process.state == Process::State::kLeaving ? "leaving"
-                                                                 : "replaced"};
+                                                                 : "replaced",
+            .waiting_for_room = RoomWaiters(tenant, process)};
     for (unsigned s = 0; s < tenant.shares.size(); ++s) {
       row.charged += process.state == Process::State::kLive
                          ? SlotBytes(tenant, slot, s)

@@ -50,6 +50,7 @@ Result<nlohmann::json> Node::Why(const std::string& name) const {
                 .part_percent = figures.shares[s].part_percent,
                 .batch = tenant.record.share.share_class == Class::kBatch};
     in.refusals = refusals;
+    in.waiting_for_room = figures.waiting_for_room;
     for (const std::vector<Ledger>& then : refused)
       if (s < then.size())
         in.refused_ns += then[s][Part::kHost] - std::min(then[s].copying_ns, then[s][Part::kHost]);

@@ -56,6 +56,7 @@ Json TenantJson(const TenantFigures& t, const Figures& all) {
           {"command", t.command},
           {"class", t.share_class},
           {"state", t.state},
+          {"waiting_for_room", t.waiting_for_room},
           {"paused", t.paused},
           {"cooperative", t.cooperative},
           {"processes", t.processes},

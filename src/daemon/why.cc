@@ -62,6 +62,10 @@ std::string Verdict(const WhyInput& in, const std::string& by, int gpu, int its)
     return "was refused memory " + std::to_string(in.refusals) +
            (in.refusals == 1 ? " time" : " times") +
            ", and did no GPU work meanwhile (divvy set --mem)";
+  if (by == "host" && in.waiting_for_room > 0)
+    return "waits for room in its share, " + std::to_string(in.waiting_for_room) +
+           (in.waiting_for_room == 1 ? " thread" : " threads") +
+           " now (--on-full wait; divvy set --mem makes some)";
   if (by == "host")
     return "limited by its host: for " + Tenth(its) + " of the time it asks nothing of the GPU";
   return "limited by its own GPU work: the GPU runs it for " + Tenth(gpu) + " of the time";

@@ -23,6 +23,7 @@ struct WhyInput {
   Ledger spent;            // in the span: `at` is its length
   int64_t refused_ns = 0;  // of kHost: in stretches in which memory was refused
   uint64_t refusals = 0;
+  uint64_t waiting_for_room = 0;  // threads, now
   double guaranteed_percent = 0, cap_percent = 100, part_percent = 0;
   bool batch = false;
   std::string audit;             // codes of findings that shut its gate

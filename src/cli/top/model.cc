@@ -66,6 +66,7 @@ std::string StateOf(const json& tenant, const json& share, const json& compute) 
   add(Text(share, "health") != "ok", "fault");
   add(Flag(share, "over"), "over");
   add(Flag(tenant, "paused"), "paused");
+  add(Whole(tenant, "waiting_for_room") > 0, "no room");
   add(Flag(compute, "distrusted"), "garbage");
   add(Flag(compute, "throttled_by_cap"), "capped");
   add(Flag(compute, "entangled"), "entangled");
