@@ -17,6 +17,7 @@ namespace {
 
 // Programs expect low descriptors for themselves, and some close all that they did not open.
 constexpr int kLowestFd = 512;
+constexpr unsigned kKnockMs = 200;
 constexpr long kCloseRange = 436;  // asm-generic/unistd.h since Linux 5.9, the same everywhere
 
 // Fills an address even when the path is longer than sun_path: through the folder's descriptor.
@@ -51,6 +52,19 @@ bool FillAddress(const char* path, sockaddr_un* address, int* folder) noexcept {
   return true;
 }
 
+// Tells whoever keeps the daemon alive that somebody waits for the next one: it watches for the
+// tenant's folder being opened, which works from inside a mount namespace or a container, too.
+void Knock(const char* path) noexcept {
+  char folder[4096];
+  const char* slash = strrchr(path, '/');
+  if (slash == nullptr || slash == path || static_cast<size_t>(slash - path) >= sizeof(folder))
+    return;
+  memcpy(folder, path, static_cast<size_t>(slash - path));
+  folder[slash - path] = 0;
+  const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0) close(fd);
+}
+
 // A socket that never blocks: what has to be waited for is waited for with a limit.
 int Connect(const char* path, unsigned timeout_ms, unsigned refused_ms, int* out) noexcept {
   sockaddr_un address;
@@ -62,11 +76,14 @@ int Connect(const char* path, unsigned timeout_ms, unsigned refused_ms, int* out
        error == 0 && connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0;) {
     if (errno == EINTR) continue;
     // Many processes start together and the daemon's queue is full for a moment.
-    const unsigned limit_ms = errno == EAGAIN ? timeout_ms : errno == ECONNREFUSED ? refused_ms : 0;
+    const int why = errno;
+    const unsigned limit_ms = why == EAGAIN ? timeout_ms : why == ECONNREFUSED ? refused_ms : 0;
+    // Nobody may have watched yet when it was done last.
+    if (why == ECONNREFUSED && limit_ms > 0 && waited_ms % kKnockMs == 0) Knock(path);
     if (waited_ms++ < limit_ms)
       usleep(1000);
     else
-      error = errno == EAGAIN ? ETIMEDOUT : errno;
+      error = why == EAGAIN ? ETIMEDOUT : why;
   }
   if (error != 0 && fd >= 0) close(fd);
   if (folder >= 0) close(folder);

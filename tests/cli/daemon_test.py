@@ -132,6 +132,16 @@ class Daemon(harness.DivvyTest):
         os.kill(p.pid, signal.SIGCONT)
         self.finish(p)
 
+    def test_a_new_program_finds_a_daemon_however_often_it_has_died(self):
+        # With each death the runner waits longer before the next start, soon longer than a new
+        # program waits for it: 0, 0.5, 1, 2, 4, 8 s. A program that waits is what it does not let
+        # wait.
+        p = self.shell("t")
+        for _ in range(6):
+            self.kill_daemon()
+            self.assertEqual(self.does(p, f"{LOAD} >/dev/null 2>&1; echo $?"), "0")
+        self.finish(p)
+
     def test_a_hung_daemon_is_named(self):
         p = self.shell("t")
         pid = self.daemon_pid()

@@ -18,6 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int kBackOffMs = 500, kBackOffMostMs = 30'000;
+// What one start waits for at least, whoever asks: a process that is new in a share waits 3 s for
+// the daemon (src/shim/attach.cc), and this and a start have to fit into that.
+constexpr int kLeastMs = 500;
 constexpr std::chrono::seconds kHealthy{10};
 
 // The daemon must not become a descendant of the runner, whose orphans are its tenant's: for the
@@ -58,6 +61,18 @@ bool DaemonKeeper::AwaitAnother() const {
   return watched ? Await(changes.get(), -1) : Await(-1, kBackOffMostMs);
 }
 
+// Between two starts of a daemon that does not live: until the back-off is over, or, if only the
+// least of it is, until somebody needs the daemon: a process that finds nobody at its tenant's
+// socket opens the folder that it is in.
+bool DaemonKeeper::AwaitNeed(int back_off_ms) const {
+  const UniqueFd opened(::inotify_init1(IN_CLOEXEC));
+  const std::string tenants = paths::TenantsDir(machine_.dir);
+  const bool watched =
+      ::inotify_add_watch(opened.get(), tenants.c_str(), IN_OPEN | IN_ONLYDIR) >= 0;
+  if (!Await(-1, std::min(kLeastMs, back_off_ms))) return false;
+  return back_off_ms <= kLeastMs || Await(watched ? opened.get() : -1, back_off_ms - kLeastMs);
+}
+
 void DaemonKeeper::Keep() {
   int back_off_ms = 0;
   for (auto born = Clock::now();;) {
@@ -75,7 +90,7 @@ void DaemonKeeper::Keep() {
     }
     // One that does not start, or dies again at once, is not started over and over.
     if (Clock::now() - born > kHealthy) back_off_ms = 0;
-    if (back_off_ms != 0 && !Await(-1, back_off_ms)) return;
+    if (back_off_ms != 0 && !AwaitNeed(back_off_ms)) return;
     back_off_ms = std::min(std::max(2 * back_off_ms, kBackOffMs), kBackOffMostMs);
     if (StartAnother(machine_).ok()) born = Clock::now();
   }

@@ -2,6 +2,8 @@
 // dies, so that new processes of the command still find their share. The runner's side of
 // `divvy run`; a thread of its own, asleep until something ends.
 //
+// One that dies over and over is started less and less often, but for a process that needs it.
+//
 // A daemon that was told to end is left alone (its socket is gone, a dead one's is not), and so is
 // one that somebody else runs: a service manager starts it again.
 #pragma once
@@ -25,6 +27,7 @@ class DaemonKeeper {
   void Keep();
   bool Await(int fd, int timeout_ms) const;  // false: it is time to end
   bool AwaitAnother() const;
+  bool AwaitNeed(int back_off_ms) const;
 
   const Machine machine_;
   UniqueFd stop_;  // an eventfd
