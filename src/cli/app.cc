@@ -100,17 +100,18 @@ CLI::Option* AddSim(CLI::App& app, std::string& profile) {
       ->type_name("PROFILE");
 }
 
-CLI::Option* AddSize(CLI::App& app, const std::string& name, Bytes& bytes,
-                     const std::string& help) {
+CLI::Option* AddSize(CLI::App& app, const std::string& name, Bytes& bytes, const std::string& help,
+                     std::string* typed) {
   return app
       .add_option_function<std::string>(
           name,
-          [&bytes, name](const std::string& text) {
+          [&bytes, name, typed](const std::string& text) {
             const Result<Bytes> parsed = ParseBytes(text);
             if (!parsed.ok()) throw CLI::ValidationError(name, parsed.error().message);
             if (parsed->n == 0)
               throw CLI::ValidationError(name, "0 is no amount of memory; write e.g. 512MiB");
             bytes = *parsed;
+            if (typed != nullptr) *typed = text;
           },
           help)
       ->type_name("SIZE");

@@ -60,8 +60,9 @@ CLI::Option* AddFormat(CLI::App& app, Format& format);
 // --sim PROFILE: the simulated machine that the verb is about; "" = the real one
 CLI::Option* AddSim(CLI::App& app, std::string& profile);
 // An option that takes a size: 4GiB, 512MiB, 2g. `bytes.n` stays 0 when it is not given; a given 0
-// is refused.
-CLI::Option* AddSize(CLI::App& app, const std::string& name, Bytes& bytes, const std::string& help);
+// is refused. `typed`, where wanted: what was written.
+CLI::Option* AddSize(CLI::App& app, const std::string& name, Bytes& bytes, const std::string& help,
+                     std::string* typed = nullptr);
 // "500ms", "10s", "2m" as nanoseconds; also "20us".
 Result<int64_t> ParseDurationNs(const std::string& text);
 CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t& ns,

@@ -28,6 +28,12 @@ struct EventsOptions {
 const char* const kKinds[] = {"tenant",  "change",     "refusal", "finding", "crash",
                               "compute", "connection", "device",  "daemon"};
 
+std::string Kinds() {
+  std::string list;
+  for (const char* kind : kKinds) list += std::string(list.empty() ? "" : ", ") + kind;
+  return list;
+}
+
 // From when on: the number of an event, or a moment.
 struct Start {
   uint64_t seq = 0;
@@ -196,13 +202,11 @@ void AddEvents(CLI::App& app) {
       "  divvy events --since 4711 -o json");
   verb->add_flag("-f,--follow", options->follow, "go on with what comes, also over a restart");
   verb->add_option("--tenant", options->tenant, "only this tenant's")->type_name("NAME");
-  verb->add_option("--kind", options->kind,
-                   "only these: tenant, change, refusal, finding, crash, compute, connection, "
-                   "device, daemon")
+  verb->add_option("--kind", options->kind, "only these: " + Kinds())
       ->check([](const std::string& text) {
         for (const char* kind : kKinds)
           if (text == kind) return std::string();
-        return "'" + text + "' is no kind of event";
+        return "'" + text + "' is no kind of event; there are " + Kinds();
       })
       ->type_name("KIND");
   verb->add_option("--since", options->since,

@@ -92,6 +92,8 @@ int Complain(const CLI::App& app, const CLI::ParseError& error, bool as_json) {
     what = extra.front().rfind('-', 0) == 0 ? "there is no option '" + extra.front() + "'"
                                             : "'" + extra.front() + "' is one word too many";
   }
+  if (const size_t at = what.find(": At Most 1 required but received"); at != std::string::npos)
+    what = what.substr(0, at) + " is given more than once";
   for (char& c : what)
     if (c == '\n') c = ' ';
   const bool is_run = !chosen.empty() && (chosen.front()->get_name() == "run" ||

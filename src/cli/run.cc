@@ -36,16 +36,27 @@ Status Complete(RunOptions& options, const std::vector<std::string>& rest) {
   return CompleteShare(options.share);
 }
 
+// A line for each time that the audit ended something of the tenant's: by nothing else would its
+// owner know where the signal came from.
+void ExplainKills(const Tenancy& tenancy, const json& tenant) {
+  for (const json& finding : tenant.value("findings", json::array())) {
+    if (finding.value("action", "") != "kill") continue;
+    const int pid = finding.value("pid", 0);
+    std::fprintf(stderr, "divvy: the audit killed %s of '%s': %s (finding %s)\n",
+                 pid != 0 ? ("pid " + std::to_string(pid)).c_str() : "the processes",
+                 tenancy.name.c_str(), finding.value("message", "").c_str(),
+                 finding.value("code", "").c_str());
+  }
+}
+
 // One line after a command that failed and had been refused memory: why, and what of the share was
 // the driver's.
-void ExplainRefusals(const Tenancy& tenancy) {
-  const auto tenant = tenancy.machine.api.Get("/v1/tenants/" + tenancy.name);
-  if (!tenant.ok()) return;
-  const json refusals = tenant->value("refusals", json::object());
+void ExplainRefusals(const Tenancy& tenancy, const json& tenant) {
+  const json refusals = tenant.value("refusals", json::object());
   const auto out_of_share = refusals.value("out_of_share", uint64_t{0});
   const auto device_full = refusals.value("device_full", uint64_t{0});
   if (out_of_share + device_full == 0) return;
-  const json shares = tenant->value("shares", json::array());
+  const json shares = tenant.value("shares", json::array());
   if (shares.empty()) return;
   const json& share = shares.front();
   const json kinds = share.value("kinds", json::object());
@@ -60,6 +71,13 @@ void ExplainRefusals(const Tenancy& tenancy) {
                tenancy.name.c_str(), times.c_str(),
                Amount(share.value("limit_bytes", uint64_t{0})).c_str(),
                SignedAmount(driver).c_str(), device_full > 0 ? "; the device itself was full" : "");
+}
+
+void ExplainFailure(const Tenancy& tenancy) {
+  const auto tenant = tenancy.machine.api.Get("/v1/tenants/" + tenancy.name);
+  if (!tenant.ok()) return;
+  ExplainKills(tenancy, *tenant);
+  ExplainRefusals(tenancy, *tenant);
 }
 
 void Run(RunOptions& options, const std::vector<std::string>& rest) {
@@ -80,7 +98,7 @@ void Run(RunOptions& options, const std::vector<std::string>& rest) {
                    {"status", ended.status},
                    {"signal", ended.signal}},
                   stderr);
-  if (ended.status != 0) ExplainRefusals(tenancy);
+  if (ended.status != 0) ExplainFailure(tenancy);
   RemoveCgroup(tenancy.delivery.cgroup);
   Exit(ended.status);
 }

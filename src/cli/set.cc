@@ -16,7 +16,8 @@ struct SetOptions {
   Format format = Format::kText;
   std::string sim;
   std::string name;
-  Bytes mem;
+  Bytes mem, mem_max;  // 0 = not said
+  std::string mem_typed;
   ComputeOptions compute;
 };
 
@@ -35,18 +36,20 @@ std::string ComputeText(const json& compute) {
 
 void Set(const SetOptions& options) {
   OrFail(CheckName(options.name));
-  if (options.mem.n == 0 && !options.compute.Any())
+  if (options.mem.n == 0 && options.mem_max.n == 0 && !options.compute.Any())
     Fail(Invalid("say what to change, e.g. `divvy set NAME --mem 6GiB` or `--compute 30`"));
   const Machine machine = OrFail(FindTenant(options.name, options.sim));
   const std::string path = "/v1/tenants/" + options.name;
   if (options.mem.n != 0) {
     const json before = OrFail(machine.api.Get(path));
     for (const json& share : before.value("shares", json::array()))
-      OrFail(CheckHoldsContext(options.mem, Bytes{share.value("context_bytes", uint64_t{0})},
+      OrFail(CheckHoldsContext(options.mem, options.mem_typed,
+                               Bytes{share.value("context_bytes", uint64_t{0})},
                                "GPU " + std::to_string(share.value("index", 0))));
   }
   json body = json::object();
   if (options.mem.n != 0) body["mem_bytes"] = options.mem.n;
+  if (options.mem_max.n != 0) body["mem_max_bytes"] = options.mem_max.n;
   options.compute.PutInto(body);
   OrFail(machine.api.Patch(path, body));
   const json tenant = OrFail(machine.api.Get(path));
@@ -77,12 +80,16 @@ void AddSet(CLI::App& app) {
                                   "it is below, and `divvy ps`\n"
                                   "shows it as over.\n\n"
                                   "  divvy set web --mem 6GiB\n"
+                                  "  divvy set web --mem 6GiB --mem-max 20GiB\n"
                                   "  divvy set web --compute 15 --compute-max 50\n"
                                   "  divvy set nightly --compute 0 --class batch");
   verb->add_option("name", options->name, "the tenant, as `divvy ps` names it")
       ->required()
       ->type_name("");
-  AddSize(*verb, "--mem", options->mem, "the new limit on each of its devices");
+  AddSize(*verb, "--mem", options->mem, "the new limit on each of its devices",
+          &options->mem_typed);
+  AddSize(*verb, "--mem-max", options->mem_max,
+          "it may now use up to this while nobody else was promised it");
   AddComputeOptions(*verb, options->compute, true);
   AddFormat(*verb, options->format);
   AddSim(*verb, options->sim)->description("the machine, when several have a tenant of that name");

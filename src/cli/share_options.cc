@@ -12,8 +12,14 @@ namespace {
 Status ReadOnFull(const std::string& text, int64_t& wait_ns) {
   if (text == "fail") return {};
   if (text.rfind("wait=", 0) == 0) {
+    constexpr int64_t kDayNs = int64_t{86'400} * 1'000'000'000;
     const Result<int64_t> parsed = ParseDurationNs(text.substr(5));
-    if (!parsed.ok()) return parsed.error();
+    if (!parsed.ok())
+      return Invalid("--on-full: '" + text +
+                     "' does not say how long, with a unit: write e.g. wait=500ms, wait=30s or "
+                     "wait=5m");
+    if (*parsed > kDayNs)
+      return Invalid("--on-full: '" + text + "' is longer than the most there is, a day: wait=24h");
     wait_ns = *parsed;
     return {};
   }
@@ -28,6 +34,8 @@ Status CompleteShare(ShareOptions& options) {
   if (request.mem_max.n != 0 && request.mem_max < request.mem)
     return Invalid("--mem-max " + ToString(request.mem_max) + " is below --mem " +
                    ToString(request.mem));
+  // Given several times they come in lines.
+  std::replace(options.gpu.begin(), options.gpu.end(), '\n', ',');
   std::stringstream list(options.gpu);
   for (std::string one; std::getline(list, one, ',');) request.gpus.push_back(one);
   const bool gap = std::find(request.gpus.begin(), request.gpus.end(), "") != request.gpus.end();
@@ -46,12 +54,15 @@ Status CompleteShare(ShareOptions& options) {
 
 void AddShareOptions(CLI::App& verb, ShareOptions& options) {
   ShareRequest& request = options.request;
-  AddSize(verb, "--mem", request.mem, "memory of the share, on each of its devices (required)");
+  AddSize(verb, "--mem", request.mem, "memory of the share, on each of its devices (required)",
+          &request.mem_typed);
   AddSize(verb, "--mem-max", request.mem_max,
           "may use up to this while nobody else was promised it");
   AddComputeOptions(verb, request.compute);
   verb.add_option("--gpu", options.gpu,
-                  "which devices: indices or UUIDs, with commas (see `divvy devices`)")
+                  "which devices: indices or UUIDs, with commas or one by one (see `divvy "
+                  "devices`)")
+      ->join()
       ->type_name("I|UUID,...");
   verb.add_option("--gpus", options.gpus, "how many devices, chosen by the daemon (default 1)")
       ->type_name("N");

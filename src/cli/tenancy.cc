@@ -35,24 +35,6 @@ json Body(const ShareRequest& request, const Delivery& delivery) {
   return body;
 }
 
-// A private daemon may end between our look and our request; then the next one is started. One that
-// says that it is ending needs some time for it.
-Result<json> Ask(const Machine& machine, const json& body) {
-  constexpr int kTries = 3, kTriesWhileEnding = 500;
-  constexpr std::chrono::milliseconds kPause{20};
-  for (int attempt = 1;; ++attempt) {
-    if (const Status up = EnsureDaemon(machine); !up.ok()) return up.error();
-    Result<json> answer = machine.api.Post("/v1/tenants", body);
-    if (answer.ok()) return answer;
-    const ErrorCode code = answer.error().code;
-    const int tries = code == ErrorCode::kEnding        ? kTriesWhileEnding
-                      : code == ErrorCode::kUnavailable ? kTries
-                                                        : 0;
-    if (attempt >= tries) return answer;
-    if (code == ErrorCode::kEnding) std::this_thread::sleep_for(kPause);
-  }
-}
-
 }  // namespace
 
 Status CheckName(const std::string& name) {
@@ -67,42 +49,49 @@ Status CheckName(const std::string& name) {
                  "most 63, a letter or digit first");
 }
 
-Status CheckHoldsContext(Bytes mem, Bytes context, const std::string& where) {
+Status CheckHoldsContext(Bytes mem, const std::string& typed, Bytes context,
+                         const std::string& where) {
   if (mem >= context) return {};
   std::string meant;
-  if (mem.n < 1024)
-    meant = "; was " + std::to_string(mem.n) + "GiB meant?";
-  else if (mem < 1_MiB)
-    meant = "; was " + std::to_string(mem.n) + "MiB meant?";
+  const bool bare = typed.find_first_not_of("0123456789.") == std::string::npos;
+  if (!typed.empty() && bare && mem < 1_MiB)
+    meant = "; was --mem " + typed + (mem.n < 1024 ? "GiB" : "MiB") + " meant?";
   return Invalid("a share of " + ToString(mem) + " is too small for any CUDA program: a context " +
                  "alone takes " + ToString(context) + " of " + where + meant);
 }
 
 namespace {
 
-// Whether the daemon answers, and the share holds a context: only small ones are looked at, no
-// context takes as much.
-Status CheckSomeDevice(const Machine& machine, const ShareRequest& request) {
-  const Bytes mem = std::max(request.mem, request.mem_max);
-  const Result<json> answer = machine.api.Get("/v1/devices");
-  // It may have ended: the request itself finds out. One that runs and does not answer is not to be
-  // asked again, and waited for longer.
-  if (!answer.ok()) return machine.api.Alive() ? Status(answer.error()) : Status();
-  if (mem >= 1_GiB || request.overcommit) return {};
-  Status fits;
-  for (const json& d : answer->value("devices", json::array())) {
-    const std::string index = std::to_string(d.value("index", 0));
-    const auto named = [&](const std::string& gpu) {
-      return gpu == index || gpu == d.value("uuid", "");
-    };
-    if (!request.gpus.empty() && std::none_of(request.gpus.begin(), request.gpus.end(), named))
-      continue;
-    const Status holds = CheckHoldsContext(mem, Bytes{d.value("context_bytes", uint64_t{0})},
-                                           "GPU " + index + " (" + d.value("name", "") + ")");
-    if (request.gpus.empty() && holds.ok()) return {};  // the daemon may choose this one
-    if (!holds.ok()) fits = holds;
+// Whether each of the devices that it was given leaves it enough for a context.
+Status CheckHoldsContexts(const ShareRequest& request, const json& tenant) {
+  if (request.overcommit) return {};
+  for (const json& share : tenant.value("shares", json::array())) {
+    const Status holds =
+        CheckHoldsContext(std::max(request.mem, request.mem_max), request.mem_typed,
+                          Bytes{share.value("context_bytes", uint64_t{0})},
+                          "GPU " + std::to_string(share.value("index", 0)));
+    if (!holds.ok()) return holds;
   }
-  return fits;
+  return {};
+}
+
+// A private daemon may end between our look and our request; then the next one is started. One that
+// says that it is ending needs some time for it. What one says that lives on is its answer, also
+// that it does not answer.
+Result<json> Ask(const Machine& machine, const json& body) {
+  constexpr int kTries = 3, kTriesWhileEnding = 500;
+  constexpr std::chrono::milliseconds kPause{20};
+  for (int attempt = 1;; ++attempt) {
+    if (const Status up = EnsureDaemon(machine); !up.ok()) return up.error();
+    Result<json> answer = machine.api.Post("/v1/tenants", body);
+    if (answer.ok()) return answer;
+    const ErrorCode code = answer.error().code;
+    int tries = 0;
+    if (code == ErrorCode::kEnding) tries = kTriesWhileEnding;
+    if (code == ErrorCode::kUnavailable && !machine.api.Alive()) tries = kTries;
+    if (attempt >= tries) return answer;
+    if (code == ErrorCode::kEnding) std::this_thread::sleep_for(kPause);
+  }
 }
 
 }  // namespace
@@ -119,10 +108,6 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
   delivery.runtime_dir = paths::RuntimeDir();
   if (!request.sim.empty()) delivery.sim_dir = paths::SimDir(tenancy.machine.dir);
   if (const Status there = CheckInstalled(delivery); !there.ok()) return there.error();
-  if (const Status up = EnsureDaemon(tenancy.machine); !up.ok()) return up.error();
-  if (const Status holds = CheckSomeDevice(tenancy.machine, request); !holds.ok())
-    return holds.error();
-
   if (!request.lasting) delivery.cgroup = MakeCgroup();
   const Result<json> answer = Ask(tenancy.machine, Body(request, delivery));
   if (!answer.ok()) {
@@ -135,6 +120,10 @@ Result<Tenancy> MakeTenant(const ShareRequest& request) {
   delivery.socket = answer->value("socket", "");
   if (tenancy.name.empty() || delivery.tenant_dir.empty() || delivery.socket.empty())
     return Internal("divvyd's answer lacks name, dir or socket; is it of another version?");
+  if (const Status holds = CheckHoldsContexts(request, *answer); !holds.ok()) {
+    DropTenant(tenancy);
+    return holds.error();
+  }
   return tenancy;
 }
 

@@ -20,6 +20,7 @@ struct ShareRequest {
   std::vector<std::string> gpus;  // indices or UUIDs; empty = gpu_count of the daemon's choice
   unsigned gpu_count = 1;
   Bytes mem, mem_max;           // mem_max.n == 0: not said
+  std::string mem_typed;        // as it was written; "" = not by a person
   int64_t on_full_wait_ns = 0;  // 0 = fail at once
   bool overcommit = false;
   ComputeOptions compute;
@@ -39,8 +40,9 @@ struct Tenancy {
 Result<Tenancy> MakeTenant(const ShareRequest& request);
 
 // kInvalid when a share of `mem` could not even hold a CUDA context, which costs `context`; `where`
-// is the GPU. A number without a unit is what people usually meant otherwise.
-Status CheckHoldsContext(Bytes mem, Bytes context, const std::string& where);
+// is the GPU. `typed` is how --mem was written: a number without a unit was meant otherwise.
+Status CheckHoldsContext(Bytes mem, const std::string& typed, Bytes context,
+                         const std::string& where);
 
 // Ends the promise now instead of with this process. For failures before the command started.
 void DropTenant(const Tenancy& tenancy);

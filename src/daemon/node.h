@@ -96,6 +96,9 @@ class Node {
   };
   Plan SamplePlan();
   void Sample(unsigned device);
+  // The same, unless somebody else's reading began at `asked_ns` or later: many who ask at once
+  // share one.
+  void SampleSince(unsigned device, uint64_t asked_ns);
 
   uint64_t generation() const { return generation_; }
   const std::vector<device::Info>& devices() const { return source_.devices(); }

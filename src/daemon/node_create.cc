@@ -70,6 +70,7 @@ std::string Node::ChooseName(const std::vector<std::string>& command) const {
 }
 
 Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
+  const uint64_t asked_ns = MonotonicNs();
   // Named devices first, so that only they are read; the rest needs the lock.
   Result<std::vector<unsigned>> devices = NamedDevices(request.gpus);
   if (!devices.ok()) return devices.error();
@@ -77,9 +78,9 @@ Result<nlohmann::json> Node::CreateTenant(const TenantRequest& request) {
     return NotFound(std::to_string(request.gpu_count) + " GPUs were asked for, there are " +
                     std::to_string(devices_.size()));
   if (devices->empty()) {
-    for (unsigned d = 0; d < devices_.size(); ++d) Sample(d);
+    for (unsigned d = 0; d < devices_.size(); ++d) SampleSince(d, asked_ns);
   } else {
-    for (const unsigned d : *devices) Sample(d);
+    for (const unsigned d : *devices) SampleSince(d, asked_ns);
   }
 
   std::unique_lock lock(mutex_);
@@ -162,6 +163,7 @@ Status Node::MayBeMade(const TenantRecord& record, const std::vector<unsigned>& 
                          "; choose another, or `divvy devices --uncordon " + index + "`");
     PublishLimits(d);  // takes back what others use above their promise while they can
     Status s = Admit(BooksOf(d), record.share.mem, record.overcommit);
+    if (s.ok()) s = AdmitMost(BooksOf(d), record.share.mem_max);
     if (s.ok())
       s = AdmitCompute(source_.devices()[d].index, ComputePromises(d), record.share.compute,
                        record.overcommit);

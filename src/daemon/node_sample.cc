@@ -48,12 +48,15 @@ Node::Plan Node::SamplePlan() {
   return plan;
 }
 
-void Node::Sample(unsigned device) {
+void Node::Sample(unsigned device) { SampleSince(device, UINT64_MAX); }
+
+void Node::SampleSince(unsigned device, uint64_t asked_ns) {
   const std::lock_guard one_reader(source_mutex_);
   std::map<uint64_t, BooksLook> before;
   uint64_t begin_ns = 0;
   {
     const std::lock_guard lock(mutex_);
+    if (devices_[device].read_ns >= asked_ns) return;
     begin_ns = MonotonicNs();
     for (const auto& [tenant, s] : devices_[device].shares)
       if (!Dormant(*tenant, s)) before[tenant->id] = LookAtBooks(*tenant);

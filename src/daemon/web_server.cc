@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -26,12 +27,13 @@ std::string TooMany() {
          std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
-thread_local bool refuse = false;  // this connection came when too many waited
+thread_local bool refuse = false;  // this connection came when too many waited, or waited too long
 thread_local std::function<void(Connection)> take_connection;
 
 }  // namespace
 
-// httplib's pool, with a bound: what comes beyond it is answered by the accepting thread at once.
+// httplib's pool, with two bounds: what comes when too many wait is answered by the accepting
+// thread at once, and what has waited too long is sent away instead of being served.
 class WebServer::Queue : public httplib::TaskQueue {
  public:
   explicit Queue(WebServer& server) : server_(server), pool_(kWorkers) {}
@@ -43,14 +45,18 @@ class WebServer::Queue : public httplib::TaskQueue {
       return;
     }
     ++server_.waiting_;
-    pool_.enqueue([this, serve = std::move(serve)] {
+    pool_.enqueue([this, serve = std::move(serve), since = Clock::now()] {
       --server_.waiting_;
+      // Whoever asked would soon take this daemon for one that does not answer.
+      refuse = Clock::now() - since > kLongestWait;
       serve();
+      refuse = false;
     });
   }
   void shutdown() override { pool_.shutdown(); }
 
  private:
+  using Clock = std::chrono::steady_clock;
   WebServer& server_;
   httplib::ThreadPool pool_;
 };

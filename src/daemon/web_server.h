@@ -8,6 +8,7 @@
 #include <httplib.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,6 +25,8 @@ class WebServer : public httplib::Server {
  public:
   static constexpr size_t kWorkers = 16;   // a client that keeps its connection holds one for 2 s
   static constexpr size_t kWaiting = 256;  // connections beyond are answered 503 and closed
+  // ... and so is what has waited this long for a worker: clients give up after 5 s (the CLI).
+  static constexpr std::chrono::seconds kLongestWait{2};
   static constexpr size_t kLargestBody = 64 << 10;
 
   // `tls`: null = none.

@@ -28,6 +28,7 @@ class BadInput(harness.DivvyTest):
                 ([*sim, "--mem", "81GiB", *cmd], ["GiB"]),
                 ([*sim, "--mem", "2", *cmd], ["2 B", "512 MiB", "2GiB meant?", "GPU 0"]),
                 ([*sim, "--mem", "4096", *cmd], ["4096MiB meant?"]),
+                ([*sim, "--mem", "2K", *cmd], ["a share of 2 KiB is too small", "512 MiB of GPU 0"]),
                 ([*sim, "--mem", "100MiB", *cmd], ["512 MiB"]),
                 (["run", "--sim", "", "--mem", "2GiB", *cmd], ["--sim", "h100"]),
                 ([*sim, "--mem", "2GiB"], ["what to run"]),
@@ -42,8 +43,17 @@ class BadInput(harness.DivvyTest):
                 ([*sim, "--mem", "2GiB", "--gpus", "x", *cmd], ["--gpus"]),
                 ([*sim, "--mem", "2GiB", "--gpu", "0", "--gpus", "1", *cmd], ["not both"]),
                 ([*sim, "--mem", "2GiB", "--mem-max", "1GiB", *cmd], ["--mem-max"]),
+                ([*sim, "--mem", "2GiB", "--mem-max", "500GiB", *cmd],
+                 ["GPU 0 has", "500 GiB were asked for", "--mem-max"]),
+                ([*sim, "--mem", "2GiB", "--mem", "3GiB", *cmd],
+                 ["--mem is given more than once"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "0", "--gpu", "7", *cmd], ["no GPU '7'"]),
+                ([*sim, "--mem", "2GiB", "--gpu", "0", "--gpu", "0", *cmd], ["'0' is named twice"]),
                 ([*sim, "--mem", "2GiB", "--on-full", "maybe", *cmd], ["wait=30s"]),
-                ([*sim, "--mem", "2GiB", "--on-full", "wait=x", *cmd], ["10s"]),
+                ([*sim, "--mem", "2GiB", "--on-full", "wait=30", *cmd],
+                 ["--on-full", "'wait=30'", "wait=30s"]),
+                ([*sim, "--mem", "2GiB", "--on-full", "wait=x", *cmd], ["--on-full", "wait=30s"]),
+                ([*sim, "--mem", "2GiB", "--on-full", "wait=48h", *cmd], ["--on-full", "a day"]),
                 ([*sim, "--mem", "2GiB", "--name", "../up", *cmd], ["../up"]),
                 ([*sim, "--mem", "2GiB", "--name", "", *cmd], ["name"]),
                 ([*sim, "--mem", "2GiB", "--meme", "x", *cmd], ["--meme"]),
@@ -106,7 +116,11 @@ class BadInput(harness.DivvyTest):
         self.refused(["set", "here", "--mem", "500GiB"], 3, "GiB")
         self.refused(["set", "here", "--mem", "0"], 2, "--mem")
         self.refused(["set", "here", "--mem", "2"], 2, "2GiB meant?")
+        self.refused(["set", "here", "--mem-max", "500GiB"], 3, "500 GiB were asked", "--mem-max")
+        self.refused(["set", "here", "--mem-max", "1GiB"], 2, "1 GiB", "2 GiB")
         self.assertEqual(self.tenants()["here"]["shares"][0]["limit_bytes"], 2 * harness.GiB)
+        changed = self.json("set", "here", "--mem-max", "4GiB")
+        self.assertEqual(changed["shares"][0]["limit_max_bytes"], 4 * harness.GiB)
 
     def test_verbs(self):
         self.refused([], 2, "--help")
@@ -126,6 +140,7 @@ class BadInput(harness.DivvyTest):
         self.refused(["verify", "memory", "--mem", "2GiB", "--sim", "h100", "--path", "tape"], 2,
                      "tape")
         self.refused(["daemon", "stop"], 4, "daemon")
+        self.refused(["events", "--kind", "bad"], 2, "'bad'", "refusal, finding, crash")
         self.refused(["devices", "--sim", "b9000"], 2, "b9000")
 
     def test_simulate_device(self):

@@ -124,6 +124,20 @@ class Run(harness.DivvyTest):
             p.communicate("\n", timeout=LONG)
             self.assertEqual(p.returncode, 0)
 
+    def test_many_at_once_lose_nothing(self):
+        self.sim = "h100x8"
+        runs = [self.start(*self.run_args(mem="600MiB"), DIVVY, "load", "--alloc", "1MiB")
+                for _ in range(60)]
+        for p in runs:
+            _, error = p.communicate(timeout=2 * LONG)
+            self.assertEqual((p.returncode, error), (0, ""))
+        for daemon in self.daemons():
+            self.assertTrue(harness.wait_for_end(daemon["pid"]))
+        self.assertEqual(self.tenants(), {})
+        folder = os.path.join(self.dir, "sim", self.sim)
+        self.assertEqual(os.listdir(os.path.join(folder, "tenants")), [])
+        self.assertFalse(os.path.exists(os.path.join(folder, "divvyd.sock")))
+
     def test_private_daemon_ends_by_itself(self):
         self.assertEqual(self.sh("exit 0").returncode, 0)
         for daemon in self.daemons():
@@ -148,6 +162,22 @@ class Run(harness.DivvyTest):
         self.assertIn("seen", text)
         self.assertIn("3 GiB", text)
         p.communicate("\n", timeout=LONG)
+
+    def test_a_process_that_the_audit_killed_is_named(self):
+        ready, write = os.pipe()
+        with subprocess.Popen(
+                [os.path.join(harness.BUILD, "bin", "divvyd"), "--sim", self.sim, "--runtime-dir",
+                 self.dir, "--audit", "kill", "--ready-fd", str(write)],
+                env=self.env, pass_fds=[write], stderr=subprocess.DEVNULL) as daemon:
+            os.close(write)
+            with os.fdopen(ready) as said:
+                self.assertEqual(said.readline(), "ready\n")
+            done = self.divvy(*self.run_args("--name", "evader"), "env", "-u", "LD_PRELOAD", DIVVY,
+                              "load", "--alloc", "1GiB", "--hold", "1h",
+                              prefix=harness.UNPRIVILEGED)
+            daemon.terminate()
+        self.assertEqual(done.returncode, 128 + signal.SIGKILL)
+        self.assertRegex(done.stderr, r"divvy: the audit killed pid \d+ of 'evader': .*no_hello")
 
     def test_without_the_right_to_mount_it_is_cooperative(self):
         p = self.start(*self.run_args("--name", "coop"), "sh", "-c", "echo $LD_PRELOAD; read x",
