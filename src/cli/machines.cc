@@ -121,8 +121,9 @@ std::vector<Machine> KnownMachines(const std::string& sim_profile) {
   if (sim_profile.empty()) found.push_back(MachineOf(""));
   std::vector<std::string> profiles;
   std::error_code ec;
-  for (const auto& entry : std::filesystem::directory_iterator(paths::RuntimeDir() + "/sim", ec))
-    profiles.push_back(entry.path().filename());
+  std::filesystem::directory_iterator at(paths::RuntimeDir() + "/sim", ec);
+  for (; !ec && at != std::filesystem::directory_iterator(); at.increment(ec))
+    profiles.push_back(at->path().filename());
   std::sort(profiles.begin(), profiles.end());
   for (const std::string& profile : profiles)
     if (sim_profile.empty() || profile == paths::Sanitized(sim_profile))

@@ -41,6 +41,7 @@ json ToJson(const MemoryRow& row) {
            {"refused_at_bytes", row.refused_at_bytes},
            {"over_limit_bytes", row.over_limit_bytes},
            {"again_bytes", row.again_bytes},
+           {"tried", row.tried},
            {"passed", row.Passed()}};
   if (!row.tried) out["error"] = row.note;
   return out;
@@ -72,18 +73,21 @@ void Memory(VerifyOptions& options) {
                       "OVER LIMIT", "AGAIN");
         if (text) PrintLine(row);
       }));
-  size_t passed = 0;
+  size_t passed = 0, untried = 0;
   json list = json::array();
   for (const MemoryRow& row : rows) {
     passed += row.Passed();
+    untried += !row.tried;
     list.push_back(ToJson(row));
   }
   if (text) {
+    const std::string not_tried =
+        untried == 0 ? "" : " (" + std::to_string(untried) + " could not be tried)";
     std::printf(
-        "\n%zu of %zu paths hold a limit of %s. OVER LIMIT is NVML's figure for all that the "
+        "\n%zu of %zu paths hold a limit of %s%s. OVER LIMIT is NVML's figure for all that the "
         "share\nholds, the driver's own memory included, minus the limit; up to 2 MiB is a "
         "block of the driver.\n",
-        passed, rows.size(), ToString(options.request.mem).c_str());
+        passed, rows.size(), ToString(options.request.mem).c_str(), not_tried.c_str());
     if (std::find(names.begin(), names.end(), "ipc") != names.end())
       std::printf(
           "Memory of another process (ipc) is charged to both: GRANTED is what one of them has.\n");

@@ -37,6 +37,12 @@ class Doctor(DivvyTest):
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertIn(("limits", "warning"), self.levels(report))
 
+    def test_a_folder_that_cannot_be(self):
+        for folder in ("/tmp/" + "x" * 300, os.path.join(DIVVY, "below-a-file")):
+            done, report = self.doctor(env=dict(self.env, DIVVY_RUNTIME_DIR=folder))
+            self.assertEqual((done.returncode, done.stderr), (1, ""))
+            self.assertIn(("runtime-folder", "stop"), self.levels(report))
+
     def test_text_says_what_to_do(self):
         env = dict(self.env, LD_PRELOAD="/opt/libvgpu.so")
         done = self.divvy("doctor", "--sim", "h100", "-q", env=env)

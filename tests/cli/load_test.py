@@ -47,6 +47,19 @@ class Load(harness.DivvyTest):
                 work = self.load("--kernel", "2ms", *waits, "--for", "50ms")
                 self.assertGreaterEqual(work["operations"], 1)
 
+    def test_what_has_no_size_of_its_own_is_taken_until_it_is_enough(self):
+        done = self.divvy(*self.run_args(mem="8GiB"), DIVVY, "load", "--path", "context", "--alloc",
+                          "3GiB", "-o", "json")
+        out = json.loads(done.stdout)
+        self.assertGreaterEqual(out["alloc"]["bytes"], 3 << 30)
+        self.assertGreater(out["alloc"]["times"], 1)
+        self.assertLessEqual(out["alloc"]["bytes"] + out["memory"]["free_bytes"], 8 << 30)
+        self.assertIn("(context x ", self.divvy(*self.run_args(mem="8GiB"), DIVVY, "load", "--path",
+                                                "context", "--alloc", "1GiB").stdout)
+        done = self.divvy(*self.run_args(), DIVVY, "load", "--path", "context", "--alloc", "3GiB")
+        self.assertEqual(done.returncode, 3)
+        self.assertRegex(done.stderr, "cuCtxCreate_v2.*, after . that took .* of 3 GiB")
+
     def test_bad_options(self):
         for options in (["--streams", "0"], ["--poisson"], ["--burst", "5ms"], ["--several", "never"],
                         ["--devices", "a"]):

@@ -2,6 +2,7 @@
 while it runs."""
 import json
 import os
+import time
 import unittest
 
 import harness
@@ -78,6 +79,12 @@ class Memory(harness.DivvyTest):
         p.stdin.write("\n")
         p.stdin.flush()
         self.assertEqual(self.line(p), "asked")
+        deadline = time.monotonic() + harness.LONG
+        while self.tenants()["patient"]["waiting_for_room"] == 0 and time.monotonic() < deadline:
+            pass
+        text = self.divvy("ps", "-p").stdout
+        self.assertIn("running,waits-for-room", text)
+        self.assertRegex(text, "pid .* waits-for-room .*divvy")
         self.assertIn("allocated   1.5 GiB (linear)", self.finish(p, "\n"))
         self.assertEqual(p.returncode, 0)
 
@@ -92,8 +99,25 @@ class Memory(harness.DivvyTest):
                 self.assertGreater(row["granted_bytes"], 0)
                 self.assertGreater(row["refused_at_bytes"], row["granted_bytes"])
                 self.assertGreaterEqual(row["again_bytes"] + (2 << 20), row["granted_bytes"])
-        self.assertEqual(len(out["rows"]), 17)
+        self.assertEqual(len(out["rows"]), 18)
         self.assertEqual(done.returncode, 0)
+
+    def test_verify_says_what_a_tiny_limit_leaves_untried(self):
+        # Beside the first context, room for a few blocks and for no second context.
+        done = self.divvy("verify", "memory", "--sim", "h100", "--mem", "540MiB", "--path",
+                          "linear,context", "-o", "json")
+        out = json.loads(done.stdout)
+        rows = {row["path"]: row for row in out["rows"]}
+        self.assertTrue(rows["linear"]["tried"])
+        self.assertTrue(rows["linear"]["passed"])
+        self.assertEqual((rows["context"]["tried"], rows["context"]["passed"]), (False, False))
+        self.assertEqual(rows["context"]["granted_bytes"], 0)
+        self.assertIn("nothing fits", rows["context"]["error"])
+        self.assertEqual((done.returncode, out["passed"]), (1, False))
+        text = self.divvy("verify", "memory", "--sim", "h100", "--mem", "540MiB", "--path",
+                          "context").stdout
+        self.assertIn("not tried: nothing fits", text)
+        self.assertIn("(1 could not be tried)", text)
 
     def test_verify_can_fail(self):
         # Without the shim (an empty library in its place) nothing holds, and verify must say so.

@@ -1,5 +1,7 @@
 #include "src/cli/doctor/checks.h"
 
+#include <exception>
+
 namespace divvy::cli::doctor {
 
 const char* Word(Level level) {
@@ -47,8 +49,18 @@ const std::vector<Check>& Checks() {
 
 std::vector<Finding> Examine(const World& world) {
   std::vector<Finding> findings;
-  for (const Check& check : Checks())
-    if (check.on_sim || !world.sim) check.look(world, findings);
+  for (const Check& check : Checks()) {
+    if (!check.on_sim && world.sim) continue;
+    // A daemon of another version, or somebody else on its socket, may answer in another form.
+    try {
+      check.look(world, findings);
+    } catch (const std::exception& odd) {
+      findings.push_back(
+          {check.name, Level::kWarning,
+           std::string("what there is to look at is of an unknown form: ") + odd.what(),
+           "is the divvyd that runs of another version?", "divvy daemon status"});
+    }
+  }
   return findings;
 }
 

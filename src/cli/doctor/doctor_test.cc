@@ -339,6 +339,20 @@ TEST_F(DoctorTest, Daemons) {
   Only("daemon", Level::kStop, "timed out");
 }
 
+TEST_F(DoctorTest, ADaemonThatAnswersInAnotherForm) {
+  world_.daemon.answers = true;
+  world_.daemon.status = nlohmann::json::array();
+  world_.daemon.devices = {{"devices", {1, 2}}};
+  world_.daemon.tenants = {{"tenants", {{{"name", 7}}}}};
+  for (const char* check : {"daemon", "devices", "tenants"}) {
+    bool told = false;
+    for (const Finding& f : Examine(world_))
+      told = told || (f.check == check && f.level == Level::kWarning &&
+                      f.message.find("unknown form") != std::string::npos);
+    EXPECT_TRUE(told) << check;
+  }
+}
+
 TEST_F(DoctorTest, WhatTheDaemonSees) {
   DaemonFacts& d = world_.daemon;
   d.answers = true;

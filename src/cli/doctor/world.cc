@@ -64,8 +64,10 @@ DaemonFacts ReadDaemon(const Machine& machine) {
   facts.dir_foreign = facts.dir_exists && st.st_uid != ::geteuid();
   // Where it will be made, until it is.
   std::filesystem::path at = machine.dir;
-  while (at.has_relative_path() && !std::filesystem::exists(at)) at = at.parent_path();
-  facts.dir_writable = ::access(at.c_str(), W_OK | X_OK) == 0;
+  std::error_code unknown;  // a name too long, a folder that is not to be looked into: not there
+  while (at.has_relative_path() && !std::filesystem::exists(at, unknown)) at = at.parent_path();
+  facts.dir_writable =
+      std::filesystem::is_directory(at, unknown) && ::access(at.c_str(), W_OK | X_OK) == 0;
   struct statvfs space {};
   if (::statvfs(at.c_str(), &space) == 0) facts.dir_free_bytes = space.f_bavail * space.f_frsize;
   facts.dir_too_long =
@@ -108,8 +110,9 @@ std::string World::Text(const std::string& path) const {
 std::vector<std::string> World::Names(const std::string& folder) const {
   std::vector<std::string> names;
   std::error_code ec;
-  for (const auto& entry : std::filesystem::directory_iterator(root + folder, ec))
-    names.push_back(entry.path().filename());
+  std::filesystem::directory_iterator at(root + folder, ec);
+  for (; !ec && at != std::filesystem::directory_iterator(); at.increment(ec))
+    names.push_back(at->path().filename());
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -69,6 +69,31 @@ void Hold(int64_t ns) {
   }
 }
 
+// Of a path that takes what it takes: again and again, until so much less is free. What was taken
+// is known by that alone.
+Status TakeUnsized(const LoadOptions& options, Driver driver, MemoryPath& path, json& out) {
+  const auto before = driver.MemoryInfo();
+  if (!before.ok()) return before.error();
+  Bytes taken;
+  int times = 0;
+  for (; taken < options.alloc; ++times) {
+    if (const Status one = path.Take({}); !one.ok()) {
+      if (one.error().code != ErrorCode::kNoRoom || times == 0) return one;
+      return NoRoom(one.error().message + ", after " + std::to_string(times) + " that took " +
+                    ToString(taken) + " of " + ToString(options.alloc));
+    }
+    const auto now = driver.MemoryInfo();
+    if (!now.ok()) return now.error();
+    const Bytes more = before->free.Less(now->free);
+    if (more <= taken)
+      return Internal(options.path + ": one more took nothing of what the driver says is free, " +
+                      ToString(taken) + " of " + ToString(options.alloc) + " so far");
+    taken = more;
+  }
+  out["alloc"] = {{"path", options.path}, {"bytes", taken.n}, {"times", times}};
+  return {};
+}
+
 Status TakeMemory(const LoadOptions& options, Driver driver, MemoryPath& path, json& out) {
   const uint64_t multiple = path.Multiple().n;
   const Bytes amount{(options.alloc.n + multiple - 1) / multiple * multiple};
@@ -81,14 +106,19 @@ Status TakeMemory(const LoadOptions& options, Driver driver, MemoryPath& path, j
   return {};
 }
 
+// " x 3": of what has no size of its own, how many were taken.
+std::string Times(const json& alloc) {
+  return alloc.contains("times") ? " x " + std::to_string(alloc.value("times", 0)) : "";
+}
+
 void PrintText(const json& out) {
   const json& memory = out["memory"];
   std::printf("device      %s, %s, %s free\n", out.value("device", "").c_str(),
               Amount(memory.value("total_bytes", uint64_t{0})).c_str(),
               Amount(memory.value("free_bytes", uint64_t{0})).c_str());
   if (out.contains("alloc"))
-    std::printf("allocated   %s (%s)\n", Amount(out["alloc"].value("bytes", uint64_t{0})).c_str(),
-                out["alloc"].value("path", "").c_str());
+    std::printf("allocated   %s (%s%s)\n", Amount(out["alloc"].value("bytes", uint64_t{0})).c_str(),
+                out["alloc"].value("path", "").c_str(), Times(out["alloc"]).c_str());
   if (!out.contains("work")) return;
   const json& work = out["work"];
   const double elapsed = work.value("elapsed_s", 0.0), gpu = work.value("gpu_time_s", 0.0);
@@ -136,7 +166,10 @@ Status DoLoad(const LoadOptions& options, json& out) {
   if (!name.ok()) return name.error();
   out["device"] = *name;
   if (options.alloc.n != 0)
-    if (const Status s = TakeMemory(options, *driver, *path, out); !s.ok()) return s;
+    if (const Status s = (*info)->sized ? TakeMemory(options, *driver, *path, out)
+                                        : TakeUnsized(options, *driver, *path, out);
+        !s.ok())
+      return s;
   const auto memory = driver->MemoryInfo();
   if (!memory.ok()) return memory.error();
   out["memory"] = {{"total_bytes", memory->total.n}, {"free_bytes", memory->free.n}};

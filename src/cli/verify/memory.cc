@@ -124,6 +124,12 @@ Status Try(const Tenancy& tenancy, NvmlMeter& meter, Bytes limit, Bytes cap, Mem
   if (cap.n != 0 && row.refused_at_bytes == 0)
     row.note = "not refused: kept below half of what the device has free";
   row.over_limit_bytes = Over(std::max(*at_full, *at_again), limit);
+  // A limit that leaves no room for the path's least step was not put to the test by it.
+  if (row.granted_bytes == 0 && row.over_limit_bytes <= kToleranceBytes) {
+    row.tried = false;
+    row.note = "nothing fits beside the driver's own part of the limit" +
+               (row.note.empty() ? "" : ": " + row.note) + "; try a larger --mem";
+  }
   return {};
 }
 

@@ -22,7 +22,7 @@ struct MemoryRow {
   int64_t over_limit_bytes = 0;   // NVML's figure for the whole share, contexts included, - limit
   uint64_t again_bytes = 0;       // granted once more after everything was given back
   std::string note;               // why a path could not be tried, or what it was refused with
-  bool tried = false;
+  bool tried = false;             // something was granted, or could have been refused and was not
 
   bool Passed() const;
 };
