@@ -19,9 +19,9 @@ from client import BUILD, GIB, Machine, until  # noqa: E402
 
 TOKEN = "0123456789abcdef-dash"
 PICTURES = os.environ.get("DIVVY_PICTURES")
-LOADS = (("chat", ["--compute", "50", "--class", "latency"], ["--alloc", "3GiB", "--kernel", "2ms"]),
-         ("embed", ["--compute", "20"], ["--alloc", "2GiB", "--kernel", "5ms"]),
-         ("train", ["--compute", "10", "--class", "batch"], ["--alloc", "5GiB", "--kernel", "20ms"]))
+LOADS = (("chat", ["--compute", "50", "--class", "latency"], ["--alloc", "3GiB", "--kernel", "2ms", "--rate", "150"]),
+         ("embed", ["--compute", "20"], ["--alloc", "2GiB", "--kernel", "5ms", "--rate", "40"]),
+         ("train", ["--class", "batch"], ["--alloc", "5GiB", "--kernel", "20ms"]))
 
 
 class Dashboard(unittest.TestCase):
