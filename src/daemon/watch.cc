@@ -43,9 +43,10 @@ Result<WatchTerms> ParseWatchTerms(const std::string& interval_ms, const std::st
   return terms;
 }
 
-Watch::Watch(std::function<Figures()> collect, const Events& events)
+Watch::Watch(std::function<Figures()> collect, const Events& events, uint64_t stuck_ns)
     : collect_(std::move(collect)),
       events_(events),
+      stuck_ns_(stuck_ns),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 Watch::~Watch() {
@@ -129,7 +130,7 @@ void Watch::Send(Watcher& w, uint64_t now) {
     const ssize_t n = w.connection.Send(text.data() + w.sent, text.size() - w.sent);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) {
-      if (now - w.moved_ns < kStuckNs) return;
+      if (now - w.moved_ns < stuck_ns_) return;
       w.gone = true;
       ++dropped_;
       return;
@@ -152,7 +153,7 @@ int Watch::Timeout(uint64_t now) const {
   uint64_t next = UINT64_MAX;
   for (const Watcher& w : watchers_) {
     next = std::min(next, w.due_ns);
-    if (!w.waiting.empty()) next = std::min(next, w.moved_ns + kStuckNs);
+    if (!w.waiting.empty()) next = std::min(next, w.moved_ns + stuck_ns_);
   }
   return next <= now ? 0 : static_cast<int>((next - now + kMs - 1) / kMs);
 }

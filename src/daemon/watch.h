@@ -37,7 +37,8 @@ class Watch {
   static constexpr size_t kMostFrames = 256;  // waiting for one watcher
   static constexpr uint64_t kStuckNs = 10'000'000'000;
 
-  Watch(std::function<Figures()> collect, const Events& events);
+  // `stuck_ns`: who has read nothing for so long is dropped.
+  Watch(std::function<Figures()> collect, const Events& events, uint64_t stuck_ns = kStuckNs);
   ~Watch();  // closes them all
   Status Start();
 
@@ -73,6 +74,7 @@ class Watch {
 
   const std::function<Figures()> collect_;
   const Events& events_;
+  const uint64_t stuck_ns_;
   UniqueFd wake_;
   std::atomic<size_t> places_ = 0;
   std::atomic<uint64_t> dropped_ = 0;
