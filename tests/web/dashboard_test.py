@@ -52,9 +52,10 @@ class Dashboard(unittest.TestCase):
 
     @classmethod
     def run_load(cls, name, share, load):
-        p = subprocess.Popen(
-            [f"{BUILD}/bin/divvy", "run", "--sim", "h100x2", "--name", name, "--gpu", "0", "--mem", "8GiB", *share, "--",
-             f"{BUILD}/bin/divvy", "load", "--for", "10m", *load], env=cls.m.env, stdout=subprocess.DEVNULL)
+        # From the PATH, as people start it: the page shows the command.
+        env = dict(cls.m.env, PATH=f"{BUILD}/bin:{os.environ['PATH']}")
+        p = subprocess.Popen(["divvy", "run", "--sim", "h100x2", "--name", name, "--gpu", "0", "--mem", "8GiB", *share,
+                              "--", "divvy", "load", "--for", "10m", *load], env=env, stdout=subprocess.DEVNULL)
 
         def stop():
             p.terminate()
