@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace divvy::daemon {
+namespace {
+
+constexpr int64_t kTolerated = 10;  // a bill may be coarse by one part in so many
+
+}  // namespace
 
 void GpuTime::Add(arbiter::Nanos now, uint64_t counted_ns, int64_t billed_ns) {
   const auto counted = static_cast<int64_t>(counted_ns - counted_);
@@ -22,7 +27,10 @@ void GpuTime::Add(arbiter::Nanos now, uint64_t counted_ns, int64_t billed_ns) {
     ahead_ += more;
   }
   billed_ = billed_ns;
-  told_ = std::min(told_ + more, (now - began_).count());
+  // The bills of all tenants together are no more than the time: a count far above one's own has
+  // others' slices in it.
+  const int64_t most = billed_ns + billed_ns / kTolerated + still_.count();
+  told_ = std::max(told_, std::min({told_ + more, (now - began_).count(), most}));
 }
 
 }  // namespace divvy::daemon

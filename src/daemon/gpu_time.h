@@ -5,7 +5,8 @@
 //
 // Told is what the shim counts. While that stands still although the bill grows (one long
 // operation, or a tenant that does not count), the bill is told, until the shim has caught up. What
-// is told never falls and never exceeds the time that has passed.
+// is told never falls, never exceeds the time that has passed, and the bill by a tenth at most:
+// operations of a slice and longer count others' slices, too, while they have company.
 //
 // The arbiter decides by the bill alone: nobody gains by what stands here. Pure; one thread.
 #pragma once

@@ -58,6 +58,15 @@ TEST(GpuTime, WhoDoesNotCountIsToldByItsBill) {
   EXPECT_EQ(t.time.ns(), 1000 * kMs);
 }
 
+TEST(GpuTime, OthersSlicesAreNotToldForLong) {
+  Told t;
+  double told = 0;
+  for (int i = 0; i < 100; ++i) told = t.After(90 * kMs, 30 * kMs);
+  EXPECT_NEAR(told, 3000, 3000 / 10 + 250);
+  for (int i = 0; i < 100; ++i) told = t.After(31 * kMs, 30 * kMs);
+  EXPECT_NEAR(told, 6000, 6000 / 10 + 250);
+}
+
 TEST(GpuTime, NeverMoreThanThereWas) {
   Told t;
   EXPECT_EQ(t.After(1'000'000 * kMs, 50 * kMs), 100);
