@@ -1,5 +1,4 @@
 // divvy verify: whether a share holds, on the device at hand.
-#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -88,9 +87,6 @@ void Memory(VerifyOptions& options) {
         "share\nholds, the driver's own memory included, minus the limit; up to 2 MiB is a "
         "block of the driver.\n",
         passed, rows.size(), ToString(options.request.mem).c_str(), not_tried.c_str());
-    if (std::find(names.begin(), names.end(), "ipc") != names.end())
-      std::printf(
-          "Memory of another process (ipc) is charged to both: GRANTED is what one of them has.\n");
   } else {
     PrintJson({{"machine", options.request.sim.empty() ? "real" : "sim/" + options.request.sim},
                {"limit_bytes", options.request.mem.n},

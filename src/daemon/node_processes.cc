@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "src/daemon/node.h"
-#include "src/region/books.h"
+#include "src/region/shared_memory.h"
 
 namespace divvy::daemon {
 namespace {
@@ -297,8 +297,8 @@ void Node::Bury(Tenant& tenant, Process& process, Process::State state) {
   if (process.state == Process::State::kLive) {
     region::Bury(tenant.segments->usage(), process.slot, held);
     for (unsigned s = 0; s < tenant.shares.size(); ++s)  // its own word: no more than the book has
-      process.device[s].held_units =
-          std::min(held[s], ChargedBytes(tenant, s) / region::kUnitBytes);
+      process.device[s].held_units = std::min(held[s], BookedBytes(tenant, s) / region::kUnitBytes);
+    region::CloseHolds(tenant.segments->usage(), process.slot);
   }
   process.state = state;
   process.since_ns = MonotonicNs();
@@ -326,6 +326,7 @@ void Node::Bury(Tenant& tenant, Process& process, Process::State state) {
 }
 
 void Node::Credit(Tenant& tenant, Process& process, unsigned share, uint64_t units) {
+  region::DropHolds(tenant.segments->usage(), process.slot, share);
   region::AdjustBook(tenant.segments->usage(), share, -static_cast<int64_t>(units),
                      tenant.segments->book_sequence());
   process.device[share].held_units -= std::min(process.device[share].held_units, units);
@@ -342,6 +343,7 @@ void Node::Release(Tenant& tenant, uint32_t slot) {
   const auto it = tenant.processes.find(slot);
   const std::vector<uint64_t> open = it->second.connections;
   for (const uint64_t id : open) CloseConnection(id);
+  for (unsigned s = 0; s < tenant.shares.size(); ++s) region::DropHolds(usage, slot, s);
   region::ResetSlot(usage, slot, tenant.segments->book_sequence());
   ResetMeters(usage, slot, static_cast<unsigned>(tenant.shares.size()));
   loop_.Remove(it->second.watch, it->second.pidfd.get());

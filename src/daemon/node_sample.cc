@@ -3,7 +3,7 @@
 
 #include "src/base/paths.h"
 #include "src/daemon/node.h"
-#include "src/region/books.h"
+#include "src/region/shared_memory.h"
 
 namespace divvy::daemon {
 namespace {
@@ -178,9 +178,11 @@ void Node::Apply(unsigned device, const device::Reading& reading, uint64_t begin
                                                   static_cast<double>(contexts) /
                                                   static_cast<double>(share.contexts_seen)));
     share.contexts_seen = contexts;
+    region::DoubledOf(tenant.segments->usage(), s) =
+        DoubledBytes(tenant, s) / region::kUnitBytes;  // a killed process may have left it wrong
     const uint64_t charged = ChargedBytes(tenant, s);
     tenants_sum += Bytes{charged};
-    share.empty = quiet && charged == 0 && contexts == 0 && share.nvml_bytes == 0 &&
+    share.empty = quiet && BookedBytes(tenant, s) == 0 && contexts == 0 && share.nvml_bytes == 0 &&
                   share.overhead.bytes() == 0 && !share.gated && tenant.segments->UsageHeadIntact();
   }
   if (!figures) state.outside_unlisted = reading.used.Less(reading.reserved).Less(tenants_sum);
@@ -270,6 +272,7 @@ void Node::Learn(Tenant& tenant, unsigned share) {
     const Process::OnDevice& on = process.device[share];
     if (process.state != Process::State::kLive || on.nvml_bytes == 0 || on.settled_readings < 1)
       continue;
+    if (SlotImports(tenant, slot, share)) continue;  // NVML may show it with its exporter
     const uint64_t charged = SlotBytes(tenant, slot, share);
     const uint64_t context = SlotContextBytes(tenant, slot, share);
     if (context == 0 || context > charged) continue;
@@ -322,7 +325,7 @@ void Node::Measure(Tenant& tenant, unsigned share_index, bool quiet, const Books
   Overhead::Sample sample{
       .gap_bytes = attached - charged,
       .ceiling_bytes = with_context * static_cast<int64_t>(learned_.Ceiling(key).n) - contexts,
-      .import_bytes = static_cast<int64_t>(KindBytes(tenant, share_index, region::Kind::kImport)),
+      .import_bytes = static_cast<int64_t>(ImportedBytes(tenant, share_index)),
       .floor_bytes = -contexts + contexts / 8,
       .quiet = quiet,
       .comparable = comparable};

@@ -151,6 +151,7 @@ Json Node::TenantJson(const Tenant& tenant) const {
     Json kinds = Json::object();
     for (unsigned k = 0; k < region::kKinds; ++k)
       kinds[kKindNames[k]] = KindBytes(tenant, s, static_cast<region::Kind>(k));
+    kinds[kKindNames[static_cast<unsigned>(region::Kind::kImport)]] = ImportedBytes(tenant, s);
     shares.push_back(
         ShareJson(r.share, figures, figures.shares[s], info, devices_[d].fault,
                   tenant.segments->policy().device[s].context_bytes.load(std::memory_order_relaxed),

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "src/region/books.h"
+#include "src/region/shared_memory.h"
 
 namespace divvy::daemon {
 
@@ -26,8 +26,21 @@ bool Dormant(const Tenant& tenant, unsigned share) {
   return tenant.processes.empty() && tenant.shares[share].empty;
 }
 
-uint64_t ChargedBytes(const Tenant& tenant, unsigned share) {
+uint64_t BookedBytes(const Tenant& tenant, unsigned share) {
   return region::BookBytes(tenant.segments->usage(), share);
+}
+
+uint64_t DoubledBytes(const Tenant& tenant, unsigned share) {
+  region::DoubledScratch scratch;
+  return std::min(
+      region::LookDoubled(tenant.segments->usage(), share, 0, scratch).units * region::kUnitBytes,
+      BookedBytes(tenant, share));
+}
+
+uint64_t ChargedBytes(const Tenant& tenant, unsigned share) {
+  const uint64_t doubled = DoubledBytes(tenant, share);
+  const uint64_t booked = BookedBytes(tenant, share);
+  return booked > doubled ? booked - doubled : 0;
 }
 
 uint64_t ChargedPeakBytes(const Tenant& tenant, unsigned share) {
@@ -63,6 +76,15 @@ uint64_t KindBytes(const Tenant& tenant, unsigned share, region::Kind kind) {
   return sum;
 }
 
+uint64_t ImportedBytes(const Tenant& tenant, unsigned share) {
+  const uint64_t imported = KindBytes(tenant, share, region::Kind::kImport);
+  return imported - std::min(imported, DoubledBytes(tenant, share));
+}
+
+bool SlotImports(const Tenant& tenant, uint32_t slot, unsigned share) {
+  return SlotKindBytes(tenant, slot, share, region::Kind::kImport) != 0;
+}
+
 uint64_t SlotContextBytes(const Tenant& tenant, uint32_t slot, unsigned share) {
   return SlotKindBytes(tenant, slot, share, region::Kind::kContext);
 }
@@ -76,7 +98,7 @@ bool BooksAgree(const Tenant& tenant, unsigned share) {
                ? SlotBytes(tenant, slot, share)
                : process.device[share].held_units * region::kUnitBytes;
   }
-  return sum == ChargedBytes(tenant, share);
+  return sum == BookedBytes(tenant, share);
 }
 
 uint64_t SlotBytes(const Tenant& tenant, uint32_t slot, unsigned share) {

@@ -157,10 +157,15 @@ BooksLook LookAtBooks(const Tenant& tenant);
 // Nobody is there to hold memory of the share, and nobody did at the last reading: nothing needs to
 // be looked at, and nobody reads what is published, until a process says hello.
 bool Dormant(const Tenant& tenant, unsigned share);
-uint64_t ChargedBytes(const Tenant& tenant, unsigned share);
+uint64_t BookedBytes(const Tenant& tenant, unsigned share);   // the book: what all were charged
+uint64_t DoubledBytes(const Tenant& tenant, unsigned share);  // of it, for memory that they share
+uint64_t ChargedBytes(const Tenant& tenant, unsigned share);  // the one less the other
 uint64_t ChargedPeakBytes(const Tenant& tenant, unsigned share);  // the most there ever was
 uint64_t LeavingBytes(const Tenant& tenant, unsigned share);
 uint64_t KindBytes(const Tenant& tenant, unsigned share, region::Kind kind);  // all slots
+// Imported memory that is nobody else's charge in the tenant.
+uint64_t ImportedBytes(const Tenant& tenant, unsigned share);
+bool SlotImports(const Tenant& tenant, uint32_t slot, unsigned share);
 uint64_t SlotContextBytes(const Tenant& tenant, uint32_t slot, unsigned share);
 // False when the book and the slots' charges differ: with nothing in flight, somebody scribbled.
 bool BooksAgree(const Tenant& tenant, unsigned share);

@@ -47,9 +47,10 @@ struct NoSteps {
 // `begun`: allocations and frees that are under way from now on because of this change (-1, 0, 1;
 // UnderWay in layout.h).
 template <typename Steps = NoSteps>
-inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_units,
-                   uint64_t limit_units, Kind kind, uint32_t& sequence, int begun = 0,
-                   const Steps& at = {}) noexcept(noexcept(at(BookStep::kBegin))) {
+__attribute__((always_inline)) inline bool Change(
+    Usage& usage, uint32_t slot, unsigned device, int64_t delta_units, uint64_t limit_units,
+    Kind kind, uint32_t& sequence, int begun = 0,
+    const Steps& at = {}) noexcept(noexcept(at(BookStep::kBegin))) {
   at(BookStep::kBegin);
   ProcessSlot& mine = usage.slot[slot];
   SlotDevice& account = mine.device[device];
@@ -106,8 +107,11 @@ inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_u
   mine.op.word.store(0, std::memory_order_release);
   // For people only: killed before this, a process takes its last peak with it.
   U64& peak = PeakOf(usage, device);
-  for (uint64_t most = peak.load(std::memory_order_relaxed);
-       units > most && !peak.compare_exchange_weak(most, units, std::memory_order_relaxed);) {
+  if (uint64_t most = peak.load(std::memory_order_relaxed); __builtin_expect(units > most, 0)) {
+    const uint64_t doubled = DoubledOf(usage, device).load(std::memory_order_relaxed);
+    const uint64_t once = units > doubled ? units - doubled : 0;
+    while (once > most && !peak.compare_exchange_weak(most, once, std::memory_order_relaxed)) {
+    }
   }
   U64& by_kind = account.kind_units[static_cast<unsigned>(kind)];
   const uint64_t k = by_kind.load(std::memory_order_relaxed);
@@ -117,6 +121,14 @@ inline bool Change(Usage& usage, uint32_t slot, unsigned device, int64_t delta_u
                 std::memory_order_relaxed);
   at(BookStep::kEnd);
   return true;
+}
+
+// The same where a call more does not matter.
+__attribute__((noinline)) inline bool ChangeSlow(Usage& usage, uint32_t slot, unsigned device,
+                                                 int64_t delta_units, uint64_t limit_units,
+                                                 Kind kind, uint32_t& sequence,
+                                                 int begun = 0) noexcept {
+  return Change(usage, slot, device, delta_units, limit_units, kind, sequence, begun);
 }
 
 // What a process that is surely gone held, in units per device; settles its unfinished operation

@@ -19,11 +19,12 @@ namespace divvy::region {
 
 constexpr uint32_t kPolicyMagic = 0x59504c44;  // "DLPY"
 constexpr uint32_t kUsageMagic = 0x59535544;   // "DUSY"
-constexpr uint32_t kLayoutVersion = 4;
+constexpr uint32_t kLayoutVersion = 5;
 
 constexpr unsigned kMaxDevices = 16;  // devices of one tenant, in the order of its share list
 constexpr unsigned kMaxSlots = 4096;  // processes of one tenant; slot 0 is the daemon's
 constexpr unsigned kMaxEvents = 256;  // refusals and faults the tenant reports, a ring
+constexpr unsigned kMaxHolds = 2048;  // of memory that processes of one tenant share
 constexpr unsigned kNameBytes = 64;
 
 // Memory is booked in units of 512 bytes: 36 bits of them are 32 TiB a device.
@@ -269,6 +270,24 @@ struct OperationRecord {
 static_assert(sizeof(OperationRecord) == 24);
 constexpr unsigned kMaxRecords = 4096;
 
+// One process's part in memory that several processes of the tenant have: its exporter's, or that
+// of one that opened it. Each is charged for it; shared_memory.h counts what is charged more than
+// once.
+struct SharedHold {
+  U64 word;    // 0 = free; else HoldState | device << 8 | slot << 16
+  U64 object;  // the same for all parts in one piece of memory; never used for another piece
+  U64 handle;  // exporter: hash of the bytes that it hands out; 0 = opened
+  U64 units;   // of the slot's charge, what stands for this
+  U64 local;   // the owner's own: where the memory is in its process
+};
+static_assert(sizeof(SharedHold) == 40);
+enum HoldState : uint8_t {
+  kHoldFree = 0,
+  kHoldChanging = 1,  // its charge is being made or taken back: does not count
+  kHoldCounted = 2,   // its charge stands
+  kHoldOpen = 3,      // and it is an exporter's, whose memory others may open
+};
+
 struct Usage {
   uint32_t magic;
   uint32_t version;
@@ -278,12 +297,16 @@ struct Usage {
   U64 freed_word;  // bumped by each credit: waiters for room look again
   U32 freed_futex;
   U32 freed_waiters;  // 0 = nobody to wake
-  uint8_t reserved[208];
-  // One cache line each: book[8 * device], and beside it the most units that it ever had.
+  U32 holds_top;      // parts in shared memory lie below this; never falls
+  uint8_t reserved[204];
+  // One cache line each: book[8 * device], and beside it the most units that it ever had, how many
+  // of its units are charged more than once (as last counted, for people), and how many parts in
+  // shared memory have ended.
   alignas(64) U64 book[kMaxDevices * 8];
   UsageEvent event[kMaxEvents];
   alignas(64) U64 record_head;  // operation records ever written
   OperationRecord record[kMaxRecords];
+  alignas(64) SharedHold hold[kMaxHolds];
   ProcessSlot slot[kMaxSlots];
   MeterPages meter[kMaxSlots];
 };
@@ -305,5 +328,7 @@ constexpr size_t kBellBytes = 4096;
 
 inline U64& BookOf(Usage& usage, unsigned device) { return usage.book[8 * device]; }
 inline U64& PeakOf(Usage& usage, unsigned device) { return usage.book[8 * device + 1]; }
+inline U64& DoubledOf(Usage& usage, unsigned device) { return usage.book[8 * device + 2]; }
+inline U64& EndsOf(Usage& usage, unsigned device) { return usage.book[8 * device + 3]; }
 
 }  // namespace divvy::region

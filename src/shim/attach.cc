@@ -12,6 +12,7 @@
 #include "src/shim/gate.h"
 #include "src/shim/hello.h"
 #include "src/shim/pages.h"
+#include "src/shim/shared.h"
 #include "src/shim/tenancy.h"
 
 namespace divvy::shim {
@@ -144,8 +145,8 @@ void CarryCharges(const Session& from, const wire::Hello& said, Session& next) n
     const region::SlotDevice& now = from.Slot().device[d];
     const auto carry = [&](int64_t units, unsigned kind) {
       if (units != 0)
-        region::Change(*next.usage, next.slot, static_cast<unsigned>(to), units, region::kMaxUnits,
-                       static_cast<region::Kind>(kind), next.sequence);
+        region::ChangeSlow(*next.usage, next.slot, static_cast<unsigned>(to), units,
+                           region::kMaxUnits, static_cast<region::Kind>(kind), next.sequence);
     };
     auto left = static_cast<int64_t>(now.charged_units.load(std::memory_order_relaxed) -
                                      (told != nullptr ? told->units : 0));
@@ -232,8 +233,11 @@ int Join(unsigned timeout_ms) noexcept {
     return ETIMEDOUT;
   }
   Adopt(welcomed, pending.said.ns_pid);
-  if (old != nullptr)
-    CarryCharges(*old, pending.said, *g_process.session.load(std::memory_order_relaxed));
+  if (old != nullptr) {
+    Session& next = *g_process.session.load(std::memory_order_relaxed);
+    CarryCharges(*old, pending.said, next);
+    CarryHolds(*old, next);
+  }
   g_process.books.Unlock();
   return 0;
 }

@@ -2,7 +2,8 @@
 #include "src/shim/books.h"
 
 #include "src/region/books.h"
-#include "src/shim/attach.h"
+#include "src/shim/charge.h"
+#include "src/shim/shared.h"
 
 namespace divvy::shim {
 namespace {
@@ -12,32 +13,8 @@ using region::kUnitBytes;
 
 constexpr uint64_t kWaitSliceNs = 100000000;  // a waiter looks again at least this often
 
-uint64_t KindBytes(const Session& s, unsigned d, Kind kind) noexcept {
-  return s.Slot().device[d].kind_units[static_cast<unsigned>(kind)].load(
-             std::memory_order_relaxed) *
-         kUnitBytes;
-}
-
-// What may be charged in all: the limit less what the driver takes above the charges. A negative
-// overhead (the learned figure of a context was too high) gives back at most what this process was
-// charged for its contexts. What was charged for imported memory is never given back, though its
-// exporter may have been charged for it too: the exporter can free it at any moment.
-uint64_t ChargeableBytes(const Session& s, unsigned d) noexcept {
-  const region::PolicyDevice& p = s.policy->device[d];
-  const uint64_t limit = p.limit_bytes.load(std::memory_order_relaxed);
-  const int64_t overhead = p.overhead_bytes.load(std::memory_order_relaxed);
-  if (overhead >= 0) {
-    const auto o = static_cast<uint64_t>(overhead);
-    return o < limit ? limit - o : 0;
-  }
-  const uint64_t back = static_cast<uint64_t>(-(overhead + 1)) + 1;
-  const uint64_t most = KindBytes(s, d, Kind::kContext);
-  return limit + (back < most ? back : most);
-}
-
-// `chargeable` receives what could be granted at most, for the decision whether waiting helps.
-inline Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind, int begun,
-                     uint64_t* chargeable) noexcept {
+// By the limit alone.
+Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind, int begun) noexcept {
   if (fresh == nullptr) return Verdict::kNotReady;
   if (__builtin_expect(!g_process.books.Lock(), 0)) {
     Degrade(0);
@@ -48,14 +25,14 @@ inline Verdict TryOn(Session* fresh, unsigned device, uint64_t units, Kind kind,
   Verdict verdict = Verdict::kNoShare;
   const int d = s->policy_index[device];
   if (__builtin_expect(d >= 0, 1)) {
-    *chargeable = ChargeableBytes(*s, static_cast<unsigned>(d));
+    const uint64_t chargeable = ChargeableBytes(*s, static_cast<unsigned>(d));
     const uint64_t rest = s->policy->device[d].rest_bytes.load(std::memory_order_relaxed);
     if (!region::Change(*s->usage, s->slot, static_cast<unsigned>(d), static_cast<int64_t>(units),
-                        *chargeable / kUnitBytes, kind, s->sequence, begun)) {
+                        chargeable / kUnitBytes, kind, s->sequence, begun)) {
       verdict = Verdict::kOutOfShare;
     } else if (__builtin_expect(units > rest / kUnitBytes, 0)) {
-      region::Change(*s->usage, s->slot, static_cast<unsigned>(d), -static_cast<int64_t>(units), 0,
-                     kind, s->sequence, -begun);
+      region::ChangeSlow(*s->usage, s->slot, static_cast<unsigned>(d), -static_cast<int64_t>(units),
+                         0, kind, s->sequence, -begun);
       verdict = Verdict::kDeviceFull;
     } else {
       verdict = Verdict::kGranted;
@@ -74,12 +51,14 @@ void AwaitFreed(Session* s, uint32_t seen, uint64_t left_ns) noexcept {
   Futex(&s->usage->freed_futex, FUTEX_WAIT, seen, &slice);
 }
 
-Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t units, Kind kind,
-                   int begun, DriverSymbol symbol) noexcept {
+}  // namespace
+
+Verdict ChargePatiently(Verdict first, unsigned device, uint64_t units, DriverSymbol symbol,
+                        const Attempt& again) noexcept {
   Verdict v = first;
   if (ForRoom(v)) {
     if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire))
-      if (reclaim(device)) v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
+      if (reclaim(device)) v = again();
   }
   Session* s = CurrentSession();
   const uint64_t wait_ns =
@@ -94,7 +73,7 @@ Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t
       s->usage->freed_waiters.fetch_add(1);
       s->Slot().room_waiters.fetch_add(1, std::memory_order_relaxed);
       const uint32_t seen = s->usage->freed_futex.load();
-      v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
+      v = again();
       if (ForRoom(v)) {
         if (auto* reclaim = g_process.reclaim.load(std::memory_order_acquire)) reclaim(device);
         AwaitFreed(s, seen, wait_ns - (now - start));
@@ -102,7 +81,7 @@ Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t
       s->Slot().room_waiters.fetch_sub(1, std::memory_order_relaxed);
       s->usage->freed_waiters.fetch_sub(1);
     }
-    if (ForRoom(v)) v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
+    if (ForRoom(v)) v = again();
   }
   if (v != Verdict::kGranted) {
     const EventCause cause = v == Verdict::kOutOfShare   ? EventCause::kOutOfShare
@@ -114,16 +93,25 @@ Verdict ChargeSlow(Verdict first, uint64_t chargeable, unsigned device, uint64_t
   return v;
 }
 
-}  // namespace
-
 namespace {
+
+__attribute__((noinline, cold)) Verdict ChargeSlow(Verdict first, unsigned device, uint64_t units,
+                                                   Kind kind, int begun,
+                                                   DriverSymbol symbol) noexcept {
+  if (first == Verdict::kOutOfShare) first = TryBeyond(device, units, kind, begun);
+  if (first == Verdict::kGranted) return first;
+  const auto again = [=]() noexcept {
+    const Verdict v = TryOn(FreshSession(), device, units, kind, begun);
+    return v == Verdict::kOutOfShare ? TryBeyond(device, units, kind, begun) : v;
+  };
+  return ChargePatiently(first, device, units, symbol, Attempt(again));
+}
 
 inline Verdict ChargeWith(int begun, unsigned device, uint64_t units, Kind kind,
                           DriverSymbol symbol) noexcept {
-  uint64_t chargeable = 0;
-  const Verdict v = TryOn(FreshSession(), device, units, kind, begun, &chargeable);
+  const Verdict v = TryOn(FreshSession(), device, units, kind, begun);
   if (__builtin_expect(v == Verdict::kGranted, 1)) return v;
-  return ChargeSlow(v, chargeable, device, units, kind, begun, symbol);
+  return ChargeSlow(v, device, units, kind, begun, symbol);
 }
 
 // False: nothing was booked, so nothing has ended by it.
@@ -140,22 +128,17 @@ inline bool CreditWith(int begun, unsigned device, uint64_t units, Kind kind) no
                    kind, s->sequence, begun);
   region::Usage& usage = *s->usage;
   g_process.books.Unlock();
-  // After the credit: partner of the waiter's fetch_add before its try. On x86 the locked exchange
-  // of the book has ordered this load already.
-#if !defined(__x86_64__)
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-#else
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-#endif
-  if (__builtin_expect(usage.freed_waiters.load(std::memory_order_relaxed) != 0, 0)) {
-    usage.freed_word.fetch_add(1, std::memory_order_relaxed);
-    usage.freed_futex.fetch_add(1);
-    Futex(&usage.freed_futex, FUTEX_WAKE, INT32_MAX, nullptr);
-  }
+  WakeForRoom(usage);
   return d >= 0;
 }
 
 }  // namespace
+
+void WakeWaiters(region::Usage& usage) noexcept {
+  usage.freed_word.fetch_add(1, std::memory_order_relaxed);
+  usage.freed_futex.fetch_add(1);
+  Futex(&usage.freed_futex, FUTEX_WAKE, INT32_MAX, nullptr);
+}
 
 Verdict Charge(unsigned device, uint64_t units, Kind kind, DriverSymbol symbol) noexcept {
   return ChargeWith(0, device, units, kind, symbol);
@@ -166,8 +149,8 @@ Verdict ChargeAndBegin(unsigned device, uint64_t units, Kind kind, DriverSymbol 
 }
 
 Verdict TryCharge(unsigned device, uint64_t units, Kind kind) noexcept {
-  uint64_t chargeable;
-  return TryOn(CurrentSession(), device, units, kind, 0, &chargeable);
+  const Verdict v = TryOn(CurrentSession(), device, units, kind, 0);
+  return v == Verdict::kOutOfShare ? TryBeyond(device, units, kind, 0) : v;
 }
 
 void Credit(unsigned device, uint64_t units, Kind kind) noexcept {
@@ -184,7 +167,7 @@ bool Look(unsigned device, Figures* out) noexcept {
   const auto d = static_cast<unsigned>(s->policy_index[device]);
   const region::PolicyDevice& p = s->policy->device[d];
   out->limit_bytes = p.limit_bytes.load(std::memory_order_relaxed);
-  const auto charged = static_cast<int64_t>(region::BookBytes(*s->usage, d));
+  const auto charged = static_cast<int64_t>(HeldBytes(*s, d));
   const int64_t used = charged + p.overhead_bytes.load(std::memory_order_relaxed);
   out->used_bytes = used > 0 ? static_cast<uint64_t>(used) : 0;
   out->free_bytes = out->used_bytes < out->limit_bytes ? out->limit_bytes - out->used_bytes : 0;
@@ -206,7 +189,7 @@ void Report(EventCause cause, unsigned device, uint64_t bytes, DriverSymbol symb
   const int d = device < kLocalDevices ? s->policy_index[device] : -1;
   e.time_ns = MonotonicNs();
   e.bytes = bytes;
-  e.in_use = d >= 0 ? region::BookBytes(usage, static_cast<unsigned>(d)) : 0;
+  e.in_use = d >= 0 ? HeldBytes(*s, static_cast<unsigned>(d)) : 0;
   e.limit = d >= 0 ? s->policy->device[d].limit_bytes.load(std::memory_order_relaxed) : 0;
   e.slot = s->slot;
   e.device = static_cast<uint16_t>(d >= 0 ? d : static_cast<int>(kNoDevice));

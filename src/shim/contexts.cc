@@ -8,6 +8,7 @@
 #include "src/shim/devices.h"
 #include "src/shim/driver.h"
 #include "src/shim/meter.h"
+#include "src/shim/shared.h"
 
 namespace divvy::shim {
 namespace {
@@ -225,6 +226,7 @@ void ContextGone(uint32_t slot) noexcept {
   Gone gone{};
   g_process.live.Sweep([&](const LiveEntry& entry) {
     if (entry.owner != slot || !DiesWithContext(entry.family)) return false;
+    if ((entry.flags & kSharedMemory) != 0) ForgetShared(entry);
     gone.units[entry.device % kLocalDevices][entry.kind % region::kKinds] += entry.units;
     return true;
   });

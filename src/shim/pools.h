@@ -8,6 +8,7 @@
 
 #include "src/abi/cuda.h"
 #include "src/shim/books.h"
+#include "src/shim/shared.h"
 
 namespace divvy::shim {
 
@@ -55,6 +56,11 @@ template <typename Give>
 CUresult FreePooled(uint64_t pointer, const Give& give) noexcept {
   LiveEntry entry;
   if (!g_process.live.Take(Family::kPooled, pointer, &entry)) return give();
+  // Before the pool has it again: from then on any thread may credit it.
+  if (__builtin_expect((entry.flags & kSharedMemory) != 0, 0)) {
+    ForgetShared(entry);
+    entry.flags &= static_cast<uint8_t>(~kSharedMemory);
+  }
   const CUresult r = give();
   if (r == CUDA_SUCCESS)
     PoolFreed(entry.owner, entry.units);

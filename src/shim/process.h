@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "src/region/layout.h"
+#include "src/region/shared_memory.h"
 #include "src/shim/estimate.h"
 #include "src/shim/events.h"
 #include "src/shim/hello.h"
@@ -164,6 +165,7 @@ struct alignas(4096) Process {
   ThreadGap thread_gap[kThreadGaps];
 
   LiveTable live;
+  region::DoubledScratch doubled;  // under `books`
 };
 
 // The assembler label is for the hooks that are too hot for a compiler's prologue (hooks/submit.h).

@@ -280,6 +280,9 @@ DIVVY_EXPORT CUresult cuInit(unsigned int Flags) {
 DIVVY_EXPORT CUresult cuIpcCloseMemHandle(CUdeviceptr_v2 dptr) {
   return divvy::shim::hook_cuIpcCloseMemHandle(dptr);
 }
+DIVVY_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle_v1* pHandle, CUdeviceptr_v2 dptr) {
+  return divvy::shim::hook_cuIpcGetMemHandle(pHandle, dptr);
+}
 DIVVY_EXPORT CUresult cuIpcOpenMemHandle(CUdeviceptr_v2* pdptr, CUipcMemHandle_v1 handle, unsigned int Flags) {
   return divvy::shim::hook_cuIpcOpenMemHandle(pdptr, handle, Flags);
 }
@@ -426,6 +429,9 @@ DIVVY_EXPORT CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps_v
 }
 DIVVY_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool pool) {
   return divvy::shim::hook_cuMemPoolDestroy(pool);
+}
+DIVVY_EXPORT CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData_v1* shareData_out, CUdeviceptr_v2 ptr) {
+  return divvy::shim::hook_cuMemPoolExportPointer(shareData_out, ptr);
 }
 DIVVY_EXPORT CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle, CUmemAllocationHandleType handleType, unsigned long long flags) {
   return divvy::shim::hook_cuMemPoolImportFromShareableHandle(pool_out, handle, handleType, flags);

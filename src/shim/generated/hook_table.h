@@ -16,7 +16,7 @@ struct HookEntry {
   AnyFunction hook;
 };
 
-inline constexpr unsigned kDriverHookCount = 313;
+inline constexpr unsigned kDriverHookCount = 315;
 inline constexpr unsigned kNvmlHookCount = 74;
 extern const HookEntry kDriverHooks[kDriverHookCount];
 extern const HookEntry kNvmlHooks[kNvmlHookCount];

@@ -100,6 +100,7 @@ CUresult hook_cuGreenCtxWaitEvent(CUgreenCtx hCtx, CUevent hEvent) noexcept;
 CUresult hook_cuImportExternalMemory(CUexternalMemory* extMem_out, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC_v1* memHandleDesc) noexcept;
 CUresult hook_cuInit(unsigned int Flags) noexcept;
 CUresult hook_cuIpcCloseMemHandle(CUdeviceptr_v2 dptr) noexcept;
+CUresult hook_cuIpcGetMemHandle(CUipcMemHandle_v1* pHandle, CUdeviceptr_v2 dptr) noexcept;
 CUresult hook_cuIpcOpenMemHandle(CUdeviceptr_v2* pdptr, CUipcMemHandle_v1 handle, unsigned int Flags) noexcept;
 CUresult hook_cuIpcOpenMemHandle_v2(CUdeviceptr_v2* pdptr, CUipcMemHandle_v1 handle, unsigned int Flags) noexcept;
 CUresult hook_cuLaunch(CUfunction f) noexcept;
@@ -149,6 +150,7 @@ CUresult hook_cuMemMapArrayAsync(CUarrayMapInfo_v1* mapInfoList, unsigned int co
 CUresult hook_cuMemMapArrayAsync_ptsz(CUarrayMapInfo_v1* mapInfoList, unsigned int count, CUstream hStream) noexcept;
 CUresult hook_cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps_v1* poolProps) noexcept;
 CUresult hook_cuMemPoolDestroy(CUmemoryPool pool) noexcept;
+CUresult hook_cuMemPoolExportPointer(CUmemPoolPtrExportData_v1* shareData_out, CUdeviceptr_v2 ptr) noexcept;
 CUresult hook_cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle, CUmemAllocationHandleType handleType, unsigned long long flags) noexcept;
 CUresult hook_cuMemPoolImportPointer(CUdeviceptr_v2* ptr_out, CUmemoryPool pool, CUmemPoolPtrExportData_v1* shareData) noexcept;
 CUresult hook_cuMemPoolTrimTo(CUmemoryPool pool, size_t minBytesToKeep) noexcept;

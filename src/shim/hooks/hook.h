@@ -11,6 +11,7 @@
 #include "src/shim/gate.h"
 #include "src/shim/generated/hooks.h"
 #include "src/shim/process.h"
+#include "src/shim/shared.h"
 
 // First line of a driver hook: a process that is no tenant gets the driver's answer; a tenant
 // without its region is refused. After it the process is a tenant with a session.
@@ -67,7 +68,7 @@ CUresult TakeCharged(const Here& here, Family family, Kind kind, uint64_t units,
   if (!g_process.live.Insert(entry, &replaced))
     Degrade(2);  // stays booked until the process ends
   else if (__builtin_expect(replaced.family != Family::kNone, 0))
-    Credit(replaced.device, replaced.units, static_cast<Kind>(replaced.kind));
+    CreditEntry(replaced);
   return r;
 }
 
@@ -80,10 +81,15 @@ CUresult GiveBack(Family family, uint64_t key, const Give& give, bool* found = n
   if (found != nullptr) *found = ours;
   if (!ours) return give();
   Begin();
+  const bool shared = family == Family::kPointer && (entry.flags & kSharedMemory) != 0;
+  if (shared) CloseExport(entry);
   const CUresult r = give();
-  if (r == CUDA_SUCCESS) {
+  if (r == CUDA_SUCCESS && shared) {
+    CreditSharedAndEnd(entry);
+  } else if (r == CUDA_SUCCESS) {
     CreditAndEnd(entry.device, entry.units, static_cast<Kind>(entry.kind));
   } else {
+    if (shared) ReopenExport(entry);
     g_process.live.Insert(entry);
     End();
   }

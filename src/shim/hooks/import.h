@@ -7,7 +7,8 @@
 namespace divvy::shim {
 
 template <typename Close>
-CUresult KeepImported(DriverSymbol symbol, CUdeviceptr_v2 pointer, const Close& close) noexcept {
+CUresult KeepImported(DriverSymbol symbol, CUdeviceptr_v2 pointer, const Offer& offer,
+                      const Close& close) noexcept {
   CUdeviceptr_v2 base = 0;
   size_t bytes = 0;
   const Here here = CurrentPlace();
@@ -17,19 +18,30 @@ CUresult KeepImported(DriverSymbol symbol, CUdeviceptr_v2 pointer, const Close& 
     if (g_driver.cuMemGetAddressRange_v2(&base, &bytes, pointer) != CUDA_SUCCESS)
       return CUDA_SUCCESS;
   }
+  // The same memory opened again has the same address and counts once; each opening is closed.
+  const auto opened_again = [pointer] {
+    return g_process.live.Update(Family::kPointer, pointer, [](LiveEntry& entry) { ++entry.aux; });
+  };
+  if (opened_again()) return CUDA_SUCCESS;
   const auto device = static_cast<unsigned>(here.device);
-  const uint64_t units = region::UnitsOf(bytes);
-  if (const Verdict v = Charge(device, units, Kind::kImport, symbol); v != Verdict::kGranted) {
+  uint64_t units = region::UnitsOf(bytes);
+  bool shared = false;
+  if (const Verdict v = ChargeOpened(offer, device, &units, pointer, symbol, &shared);
+      v != Verdict::kGranted) {
     close();
     return CodeOf(v);
   }
-  // The same memory opened again has the same address and counts once; each opening is closed.
-  if (g_process.live.Update(Family::kPointer, pointer, [](LiveEntry& entry) { ++entry.aux; })) {
-    Credit(device, units, Kind::kImport);
-    return CUDA_SUCCESS;
-  }
-  if (!g_process.live.Insert({pointer, Family::kPointer, static_cast<uint8_t>(device),
-                              static_cast<uint8_t>(Kind::kImport), 0, here.context, units, 0}))
+  const LiveEntry entry{pointer,
+                        Family::kPointer,
+                        static_cast<uint8_t>(device),
+                        static_cast<uint8_t>(Kind::kImport),
+                        shared ? kSharedMemory : uint8_t{0},
+                        here.context,
+                        units,
+                        0};
+  if (opened_again())  // by another thread meanwhile
+    CreditEntry(entry);
+  else if (!g_process.live.Insert(entry))
     Degrade(2);
   return CUDA_SUCCESS;
 }

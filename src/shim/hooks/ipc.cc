@@ -1,17 +1,21 @@
-// Memory of another process of this machine, opened by its IPC handle: charged as imported.
+// Memory of another process of this machine, opened by its IPC handle: charged as imported, and
+// together with its exporter if that is a process of the same tenant.
 #include "src/shim/hooks/import.h"
 
 namespace divvy::shim {
 namespace {
 
 template <typename Open>
-CUresult OpenImported(DriverSymbol symbol, CUdeviceptr_v2* out, const Open& open) noexcept {
+CUresult OpenImported(DriverSymbol symbol, CUdeviceptr_v2* out, const CUipcMemHandle_v1& handle,
+                      const Open& open) noexcept {
+  static_assert(sizeof(handle) == kHandleBytes);
   if (out == nullptr) return open(out);
   if (ForeignContext(CurrentPlace())) return CUDA_ERROR_INVALID_CONTEXT;
+  const Offer offer = LookUpOffer(&handle);
   CUdeviceptr_v2 pointer = 0;
   const CUresult r = open(&pointer);
   if (r != CUDA_SUCCESS) return r;
-  const CUresult kept = KeepImported(symbol, pointer, [pointer] {
+  const CUresult kept = KeepImported(symbol, pointer, offer, [pointer] {
     const RelaxedCapture relaxed;
     return g_driver.cuIpcCloseMemHandle(pointer);
   });
@@ -21,10 +25,25 @@ CUresult OpenImported(DriverSymbol symbol, CUdeviceptr_v2* out, const Open& open
 
 }  // namespace
 
+CUresult hook_cuIpcGetMemHandle(CUipcMemHandle_v1* pHandle, CUdeviceptr_v2 dptr) noexcept {
+  DIVVY_ENTER(cuIpcGetMemHandle, (pHandle, dptr));
+  const CUresult r = g_driver.cuIpcGetMemHandle(pHandle, dptr);
+  if (r != CUDA_SUCCESS || pHandle == nullptr) return r;
+  // The handle is the whole allocation's, wherever in it the pointer is.
+  CUdeviceptr_v2 base = dptr;
+  size_t bytes = 0;
+  if (!g_process.live.Find(Family::kPointer, dptr, nullptr)) {
+    const RelaxedCapture relaxed;
+    if (g_driver.cuMemGetAddressRange_v2(&base, &bytes, dptr) != CUDA_SUCCESS) return r;
+  }
+  NoteExported(Family::kPointer, base, pHandle);
+  return r;
+}
+
 CUresult hook_cuIpcOpenMemHandle(CUdeviceptr_v2* pdptr, CUipcMemHandle_v1 handle,
                                  unsigned int Flags) noexcept {
   DIVVY_ENTER(cuIpcOpenMemHandle, (pdptr, handle, Flags));
-  return OpenImported(DriverSymbol::cuIpcOpenMemHandle, pdptr, [&](CUdeviceptr_v2* p) {
+  return OpenImported(DriverSymbol::cuIpcOpenMemHandle, pdptr, handle, [&](CUdeviceptr_v2* p) {
     return g_driver.cuIpcOpenMemHandle(p, handle, Flags);
   });
 }
@@ -32,7 +51,7 @@ CUresult hook_cuIpcOpenMemHandle(CUdeviceptr_v2* pdptr, CUipcMemHandle_v1 handle
 CUresult hook_cuIpcOpenMemHandle_v2(CUdeviceptr_v2* pdptr, CUipcMemHandle_v1 handle,
                                     unsigned int Flags) noexcept {
   DIVVY_ENTER(cuIpcOpenMemHandle_v2, (pdptr, handle, Flags));
-  return OpenImported(DriverSymbol::cuIpcOpenMemHandle_v2, pdptr, [&](CUdeviceptr_v2* p) {
+  return OpenImported(DriverSymbol::cuIpcOpenMemHandle_v2, pdptr, handle, [&](CUdeviceptr_v2* p) {
     return g_driver.cuIpcOpenMemHandle_v2(p, handle, Flags);
   });
 }

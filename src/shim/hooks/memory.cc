@@ -57,21 +57,39 @@ CUresult TakePitched(DriverSymbol symbol, Pointer* out, Size* pitch_out, uint64_
   return r;
 }
 
+// Shared with other processes, or a mapping of a record.
+__attribute__((noinline, cold)) CUresult FreeFlagged(const LiveEntry& entry) noexcept {
+  Begin();
+  const bool shared = (entry.flags & kSharedMemory) != 0;
+  if (shared) CloseExport(entry);
+  const CUresult r = g_driver.cuMemFree_v2(entry.key);
+  if (r == CUDA_SUCCESS && shared) {
+    CreditSharedAndEnd(entry);
+    return r;
+  }
+  if (r == CUDA_SUCCESS) {
+    UnrefRecord(static_cast<uint32_t>(entry.aux), RecordRef::kMapping);
+  } else {
+    if (shared) ReopenExport(entry);
+    g_process.live.Insert(entry);
+  }
+  End();
+  return r;
+}
+
 template <typename Give>
 CUresult FreePointer(uint64_t pointer, const Give& give) noexcept {
   if (pointer == 0) return give();
   LiveEntry entry;
   if (g_process.live.Take(Family::kPointer, pointer, &entry)) {
+    if (__builtin_expect(entry.flags != 0, 0)) return FreeFlagged(entry);
     Begin();
     const CUresult r = give();
-    if (r == CUDA_SUCCESS && (entry.flags & kRefersToRecord) == 0) {
+    if (r == CUDA_SUCCESS) {
       CreditAndEnd(entry.device, entry.units, static_cast<Kind>(entry.kind));
       return r;
     }
-    if (r == CUDA_SUCCESS)
-      UnrefRecord(static_cast<uint32_t>(entry.aux), RecordRef::kMapping);
-    else
-      g_process.live.Insert(entry);
+    g_process.live.Insert(entry);
     End();
     return r;
   }

@@ -216,14 +216,25 @@ CUresult hook_cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* h
   return g_driver.cuMemPoolImportFromShareableHandle(pool_out, handle, handleType, flags);
 }
 
+CUresult hook_cuMemPoolExportPointer(CUmemPoolPtrExportData_v1* shareData_out,
+                                     CUdeviceptr_v2 ptr) noexcept {
+  DIVVY_ENTER(cuMemPoolExportPointer, (shareData_out, ptr));
+  const CUresult r = g_driver.cuMemPoolExportPointer(shareData_out, ptr);
+  static_assert(sizeof(*shareData_out) == kHandleBytes);
+  if (r == CUDA_SUCCESS && shareData_out != nullptr)
+    NoteExported(Family::kPooled, ptr, shareData_out);
+  return r;
+}
+
 CUresult hook_cuMemPoolImportPointer(CUdeviceptr_v2* ptr_out, CUmemoryPool pool,
                                      CUmemPoolPtrExportData_v1* shareData) noexcept {
   DIVVY_ENTER(cuMemPoolImportPointer, (ptr_out, pool, shareData));
+  const Offer offer = LookUpOffer(shareData);
   CUdeviceptr_v2 pointer = 0;
   const CUresult r =
       g_driver.cuMemPoolImportPointer(ptr_out != nullptr ? &pointer : nullptr, pool, shareData);
   if (r != CUDA_SUCCESS) return r;
-  const CUresult kept = KeepImported(DriverSymbol::cuMemPoolImportPointer, pointer, [&] {
+  const CUresult kept = KeepImported(DriverSymbol::cuMemPoolImportPointer, pointer, offer, [&] {
     // Freed in stream order, as imported pool memory has to be.
     return g_driver.cuMemFreeAsync(pointer, CU_STREAM_PER_THREAD);
   });

@@ -115,6 +115,17 @@ void Forge(size_t bytes) {
   g_usage->book[0] = divvy::region::UnitsOf(attack::kGiB) << 28;
 }
 
+// Memory that it would share with itself, as large as can be: charged more than once, it says.
+void Share() {
+  g_usage->holds_top = 8;
+  for (unsigned i = 0; i < 8; ++i) {
+    divvy::region::SharedHold& hold = g_usage->hold[i];
+    hold.object = 7;
+    hold.units = divvy::region::UnitsOf(attack::kGiB);
+    hold.word = divvy::region::kHoldCounted | uint64_t{1 + i % 2} << 16;
+  }
+}
+
 }  // namespace
 
 int main(int, char** argv) {
@@ -129,6 +140,7 @@ int main(int, char** argv) {
 
   bool got_in = false;
   if (way == "garbage") Garbage();
+  if (way == "share") Share();
   if (way == "writable") got_in = Writable();
   if (way == "replace") Replace();
   if (way == "truncate") got_in = Truncate();

@@ -66,6 +66,7 @@ ATTACKS = [
     one("graph-clone", "graphs", "clone"),
     one("ipc-import", "ipc"),
     one("ipc-import-measured", "ipc", "measured", mem=2560),
+    one("ipc-churn", "ipc", "churn", mem=3072),  # four contexts, and room for more than one copy
     one("managed-prefetch", "managed"),
     one("contexts-many", "contexts", "many"),
     one("context-heap", "contexts", "heap"),
@@ -89,6 +90,7 @@ ATTACKS = [
     one("usage-zeroed", "segments", "zero", bare=""),
     one("usage-garbage", "segments", "garbage", bare=""),
     one("usage-forged", "segments", "forge", bare=""),
+    one("usage-shared", "segments", "share", bare=""),
     one("policy-writable", "segments", "writable", bare=""),
     one("policy-replaced", "segments", "replace", bare=""),
     one("segments-truncated", "segments", "truncate", bare=""),

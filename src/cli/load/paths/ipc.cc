@@ -1,5 +1,6 @@
 // Memory of another process: a helper (this program again, `divvy load --export-ipc`) allocates and
-// hands out IPC handles, this process opens them. Charged to both, so a share has room for half.
+// hands out IPC handles, this process opens them. Both are processes of the share, so it counts
+// once.
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
