@@ -64,7 +64,8 @@ void InLaneOf(CUstream stream, const Body& body) noexcept {
 }
 
 // The lane of a stream, entered; made if need be. nullptr: there is none to be had.
-LaneState* EnterLaneFor(DeviceMeter& meter, CUstream stream, uint64_t* key) noexcept {
+[[gnu::always_inline]] inline LaneState* EnterLaneFor(DeviceMeter& meter, CUstream stream,
+                                                      uint64_t* key) noexcept {
   const StreamName name = NameOf(stream);
   *key = name.key;
   LaneState* lane = &meter.lane[meter.newest.load(std::memory_order_relaxed)];
@@ -277,8 +278,8 @@ void BeginOperation(DeviceMeter& meter, const Operation& op, const Pace& pace, u
   }
 }
 
-void AccountEarlier(DeviceMeter& meter, CUstream stream, uint64_t batch,
-                    uint64_t earlier_ns) noexcept {
+[[gnu::noinline, gnu::cold]] void AccountEarlier(DeviceMeter& meter, CUstream stream,
+                                                 uint64_t batch, uint64_t earlier_ns) noexcept {
   uint64_t key;
   LaneState* lane = EnterLaneFor(meter, stream, &key);
   if (lane == nullptr) {
