@@ -145,24 +145,22 @@ def kube_pods(path, nodes):
         product = text(item, "spec", "nodeSelector", "nvidia.com/gpu.product")
         largest = max((n.device_memory for n in nodes if product in ("", n.model)), default=0)
         cpu = memory = count = milli = device_memory = 0
-        partial = False
         containers = dig(item, "spec", "containers")
         for c in containers if isinstance(containers, list) else []:
             limits, requests = dig(c, "resources", "limits"), dig(c, "resources", "requests")
             cpu += amount(limits if dig(requests, "cpu") is None else requests, "cpu", UNITS["m"])
             memory += amount(limits if dig(requests, "memory") is None else requests, "memory",
                              2**20)
-            count += amount(limits, "nvidia.com/gpu")
+            own = amount(limits, "nvidia.com/gpu")
+            count += own
             cores = amount(limits, "nvidia.com/gpucores")
             mib = max(amount(limits, "nvidia.com/gpumem"),
                       amount(limits, "nvidia.com/gpumem-percentage") * largest // 100)
-            partial = partial or cores > 0 or mib > 0
-            milli, device_memory = max(milli, cores * 10), max(device_memory, mib)
+            milli = max(milli, WHOLE if own and not cores and not mib else cores * 10)
+            device_memory = max(device_memory, mib)
         labels, notes = dig(item, "metadata", "labels"), dig(item, "metadata", "annotations")
         if count == 0:
             milli = device_memory = 0
-        elif not partial:
-            milli = WHOLE
         space = text(item, "metadata", "namespace") or "default"
         gang = (text(labels, "scheduling.x-k8s.io/pod-group")
                 or text(labels, "pod-group.scheduling.sigs.k8s.io")

@@ -211,6 +211,20 @@ void SayWhatWasNotReached(const std::vector<ClusterRun>& runs) {
   Note(text + ": allocation and fragments are those at the demand reached");
 }
 
+// Tiny requests: the arrivals that would make up the load are too many.
+void SayWhatWasNotOffered(const std::vector<ClusterRun>& runs, double load) {
+  for (const ClusterRun& r : runs) {
+    if (!r.churn || r.churn->load >= 0.999 * load) continue;
+    char text[200];
+    std::snprintf(text, sizeof text,
+                  "warning: churn offered a GPU load of %.3g, not %.3g: the requests are so small "
+                  "that the arrivals end at %lld per GPU and mean lifetime",
+                  r.churn->load, load, static_cast<long long>(placement::kMostPerDevice));
+    Note(r.churn->load > 0 ? text : "warning: churn offered no GPU load: no arrival asks for any");
+    return;  // the same with each policy and seed
+  }
+}
+
 void Simulate(const Options& o) {
   for (const std::string& policy : o.policies) {
     if (placement::MakePolicy(policy, 0) == nullptr) {
@@ -233,12 +247,9 @@ void Simulate(const Options& o) {
   if (std::error_code error; !o.lists.orders.empty() && !fs::is_directory(o.lists.orders, error)) {
     Fail(NotFound("--orders: " + o.lists.orders + ": no such folder"));
   }
-  if (!o.plot.empty() && o.plot == o.decisions) {
-    Fail(Invalid("--plot and --decisions name the same file"));
-  }
   const Inventory inventory = Load(o.lists);
   const Handling handling = ParseHandling(o, inventory);
-  for (const std::string* out : {&o.plot, &o.decisions}) CheckOutput(o.lists, *out);
+  CheckOutputs(o.lists, seeds, o.plot, o.decisions);
   const WithoutPlace without = FindWithoutPlace(o.lists, inventory);
   for (const uint64_t seed : seeds) ReadOrder(o.lists, inventory, seed, /*say=*/true);
   std::vector<ClusterRun> runs;
@@ -252,6 +263,7 @@ void Simulate(const Options& o) {
   }
   if (!o.plot.empty()) WritePlot(o, runs);
   SayWhatWasNotReached(runs);
+  SayWhatWasNotOffered(runs, o.load);
   PrintClusterRuns({o.format, inventory, o.policies, o.replicate, o.load, seeds.size(),
                     !o.quotas.empty(), without},
                    runs);

@@ -29,8 +29,7 @@ Result<std::string> ReadFile(const std::string& path) {
   errno = 0;
   std::ifstream in(path, std::ios::binary);
   if (!in) {
-    const std::string why = errno != 0 ? std::strerror(errno) : "not readable";
-    return NotFound(path + ": cannot be read: " + why +
+    return NotFound(path + ": cannot be read: " + Why(errno) +
                     (errno == ENOENT ? " (a file of the trace? set DIVVY_TRACE_DIR)" : ""));
   }
   std::string text;
@@ -62,15 +61,30 @@ std::string About(const Lists& lists, const Inventory& inventory, const SomePods
   return text + (pods.count > names.size() ? ", ...)" : ")");
 }
 
+// Where the order of a seed may stand, best first.
+std::vector<std::string> OrderPlaces(const Lists& lists, uint64_t seed) {
+  const fs::path pods = Locate(lists.pods);
+  std::string name = pods.stem().string();
+  if (const size_t at = name.find("pod_list_"); at != std::string::npos) name.erase(at, 9);
+  name += "_" + std::to_string(seed) + ".txt";
+  std::vector<std::string> places;
+  if (!lists.orders.empty()) places.push_back((fs::path(lists.orders) / name).string());
+  places.push_back((pods.parent_path() / "fixtures" / name).string());
+  return places;
+}
+
 }  // namespace
 
 void Note(const std::string& text) { std::fprintf(stderr, "divvy: %s\n", Visible(text).c_str()); }
 
+std::string Why(int error) { return error != 0 ? std::strerror(error) : "reason unknown"; }
+
 Result<void> WriteFile(const std::string& path, const std::string& text) {
+  errno = 0;
   std::ofstream out(path, std::ios::binary);
   out << text;
   out.close();
-  if (!out) return Error{ErrorCode::kIo, path + ": cannot be written"};
+  if (!out) return Error{ErrorCode::kIo, path + ": cannot be written: " + Why(errno)};
   return {};
 }
 
@@ -109,24 +123,23 @@ WithoutPlace FindWithoutPlace(const Lists& lists, const Inventory& inventory) {
 
 std::optional<Order> ReadOrder(const Lists& lists, const Inventory& inventory, uint64_t seed,
                                bool say) {
-  const fs::path pods = Locate(lists.pods);
-  std::string name = pods.stem().string();
-  if (const size_t at = name.find("pod_list_"); at != std::string::npos) name.erase(at, 9);
-  name += "_" + std::to_string(seed) + ".txt";
-  std::vector<fs::path> places;
-  if (!lists.orders.empty()) places.emplace_back(lists.orders);
-  places.push_back(pods.parent_path() / "fixtures");
+  const std::vector<std::string> places = OrderPlaces(lists, seed);
+  const std::string name = fs::path(places.front()).filename().string();
   bool found = false;
-  for (const fs::path& folder : places) {
+  for (const std::string& path : places) {
     std::error_code error;
-    const std::string path = (folder / name).string();
     if (!fs::exists(path, error)) {
       if (error) Fail(NotFound(path + ": cannot be read: " + error.message()));
       continue;
     }
     found = true;
     Result<Order> order = placement::ParseOrder(OrFail(ReadFile(path)), path, inventory);
-    if (order.ok()) return std::move(*order);
+    if (order.ok()) {
+      if (say && &path != places.data()) {
+        Note("warning: no order for these lists in " + lists.orders + ": " + path + " is used");
+      }
+      return std::move(*order);
+    }
     if (order.error().code != ErrorCode::kNotFound) Fail(order.error());
     if (say) Note("warning: not used: " + order.error().message);
   }
@@ -137,15 +150,28 @@ std::optional<Order> ReadOrder(const Lists& lists, const Inventory& inventory, u
   return std::nullopt;
 }
 
-void CheckOutput(const Lists& lists, const std::string& path) {
-  if (path.empty()) return;
+void CheckOutputs(const Lists& lists, const std::vector<uint64_t>& seeds, const std::string& plot,
+                  const std::string& decisions) {
   std::error_code error;
-  for (const std::string& list : {Locate(lists.nodes), Locate(lists.pods)}) {
-    if (fs::equivalent(path, list, error)) Fail(Invalid(path + ": is a list that is read"));
+  for (const std::string& path : {plot, decisions}) {
+    if (path.empty()) continue;
+    for (const std::string& list : {Locate(lists.nodes), Locate(lists.pods)}) {
+      if (fs::equivalent(path, list, error)) Fail(Invalid(path + ": is a list that is read"));
+    }
+    for (const uint64_t seed : seeds) {
+      for (const std::string& order : OrderPlaces(lists, seed)) {
+        if (fs::equivalent(path, order, error)) Fail(Invalid(path + ": is an order that is read"));
+      }
+    }
+    errno = 0;
+    if (!std::ofstream(path, std::ios::binary | std::ios::app)) {
+      Fail(Error{ErrorCode::kIo, path + ": cannot be written: " + std::strerror(errno)});
+    }
   }
-  errno = 0;
-  if (!std::ofstream(path, std::ios::binary | std::ios::app)) {
-    Fail(Error{ErrorCode::kIo, path + ": cannot be written: " + std::strerror(errno)});
+  // Both are there now, however they are spelled.
+  if (!plot.empty() && !decisions.empty() && fs::equivalent(plot, decisions, error) &&
+      fs::is_regular_file(plot, error)) {
+    Fail(Invalid("--plot and --decisions name the same file"));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "src/base/result.h"
 #include "src/cli/simulate_cluster_report.h"
@@ -23,8 +24,12 @@ struct Lists {
 void Note(const std::string& text);
 
 Result<void> WriteFile(const std::string& path, const std::string& text);
-// That `path` can be written (as far as can be told before the run), and is none of the lists.
-void CheckOutput(const Lists& lists, const std::string& path);
+// That the outputs (empty: none) can be written, as far as can be told before the run, and are
+// neither one file nor, by whatever name, one of the lists or orders that are read.
+void CheckOutputs(const Lists& lists, const std::vector<uint64_t>& seeds, const std::string& plot,
+                  const std::string& decisions);
+// Of an errno; 0 = unknown.
+std::string Why(int error);
 
 placement::Inventory Load(const Lists& lists);
 // Which pods have no place whatever is decided; says so.

@@ -4,7 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+
+#include "src/cli/simulate_cluster_files.h"
 
 namespace divvy::cli {
 namespace {
@@ -103,12 +106,17 @@ void DecisionLog::Write(const placement::Event& e) {
   out_ << ',';
   if (e.what == What::kRuns || e.what == What::kPlace || e.what == What::kSqueeze) out_ << e.milli;
   out_ << '\n';
+  if (!out_ && why_ == 0) why_ = errno;
 }
 
 Result<void> DecisionLog::Close() {
+  if (why_ == 0) errno = 0;
   out_ << "end," << written_ << ',' << arrived_ << ",,,,,\n";
   out_.close();
-  if (!out_) return Error{ErrorCode::kIo, path_ + ": cannot be written"};
+  if (!out_) {
+    const int why = why_ != 0 ? why_ : errno;
+    return Error{ErrorCode::kIo, path_ + ": cannot be written: " + Why(why)};
+  }
   return {};
 }
 

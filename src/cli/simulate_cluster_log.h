@@ -42,6 +42,7 @@ class DecisionLog {
   std::ofstream out_;
   uint64_t written_ = 0;
   uint64_t arrived_ = 0;
+  int why_ = 0;  // the errno of the first write that failed
 };
 
 }  // namespace divvy::cli

@@ -41,7 +41,7 @@ nlohmann::ordered_json Figures(const std::vector<const ClusterRun*>& runs) {
   };
   const auto churn = [&](double ChurnResult::*field, bool ChurnResult::*any) {
     return mean([=](const ClusterRun& r) -> std::optional<double> {
-      if (!r.churn || !((*r.churn).*any)) return std::nullopt;
+      if (!r.churn || (any != nullptr && !((*r.churn).*any))) return std::nullopt;
       return (*r.churn).*field;
     });
   };
@@ -53,6 +53,7 @@ nlohmann::ordered_json Figures(const std::vector<const ClusterRun*>& runs) {
       inflate(&InflateResult::rejected_before_95_percent, &InflateResult::any_early);
   out["multi_gpu_accepted_percent"] =
       inflate(&InflateResult::multi_gpu_accepted_percent, &InflateResult::any_multi_gpu);
+  out["churn_offered_load"] = churn(&ChurnResult::load, nullptr);
   out["churn_accepted_percent"] = churn(&ChurnResult::accepted_percent, &ChurnResult::any);
   out["churn_multi_gpu_accepted_percent"] =
       churn(&ChurnResult::multi_gpu_accepted_percent, &ChurnResult::any_multi_gpu);

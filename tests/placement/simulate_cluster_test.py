@@ -499,9 +499,65 @@ class SimulateCluster(unittest.TestCase):
             result = run("--nodes", self.nodes, "--pods", self.pods, "--policy", "default", option,
                          "/dev/full")
             self.assertEqual(result.returncode, 1, option)
+            self.assertIn("/dev/full: cannot be written: No space left", result.stderr)
             result = run("--nodes", self.nodes, "--pods", self.pods, "--policy", "default", option,
                          "/nowhere/x")
             self.assertIn("/nowhere/x: cannot be written: No such file", result.stderr)
+
+    def test_outputs_overwrite_no_input_and_not_each_other(self):
+        folder = self.path("outputs")
+        os.makedirs(os.path.join(folder, "fixtures"))
+        nodes, pods = os.path.join(folder, "n.csv"), os.path.join(folder, "p.csv")
+        order = os.path.join(folder, "fixtures", "p_42.txt")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"], [("n", 64000, 400000, 4, "A")])
+        write(pods, self.header[:5], [(f"p{i}", 1000, 1000, 1, 1000) for i in range(5)])
+        text = "node_rank 0\narrivals 3 1 0 4 2\n"
+        with open(order, "w") as f:
+            f.write(text)
+        os.link(order, os.path.join(folder, "hard"))
+        os.symlink(pods, os.path.join(folder, "soft"))
+        base = ["--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json"]
+
+        def refused(expect, *args):
+            result = run(*base, *args)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(expect, result.stderr)
+        for option in ["--plot", "--decisions"]:
+            refused("is an order that is read", option, order)
+            refused("is an order that is read", option, os.path.join(folder, "hard"))
+            refused("is a list that is read", option, os.path.join(folder, "soft"))
+            with open(order) as f:
+                self.assertEqual(f.read(), text)
+        same = os.path.join(folder, "same")
+        refused("name the same file", "--plot", same, "--decisions", os.path.join(folder, ".", "same"))
+        os.link(same, same + "2")
+        refused("name the same file", "--plot", same, "--decisions", same + "2")
+        result = run(*base, "--plot", same, "--decisions", os.path.join(folder, "other"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout)["runs"][0]["order"], "published")
+        # A folder of orders without one for these lists: which is used is said.
+        empty = os.path.join(folder, "empty")
+        os.makedirs(empty)
+        result = run(*base, "--orders", empty)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("fixtures/p_42.txt is used", result.stderr)
+
+    def test_churn_offers_the_load_or_says_what_it_offered(self):
+        nodes, pods = self.path("l_nodes.csv"), self.path("l_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model"],
+              [(f"n{i}", 64000, 400000, 4, "A") for i in range(2)])
+        args = ["--nodes", nodes, "--pods", pods, "--policy", "default", "--protocol", "churn", "-o",
+                "json"]
+        # Mostly pods for CPUs only: they do not count among the arrivals that are too many.
+        write(pods, self.header[:5], [(f"p{i}", 10, 10, int(i % 30 == 0), 1000) for i in range(90)])
+        result = run(*args)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertAlmostEqual(json.loads(result.stdout)["runs"][0]["churn_offered_load"], 0.95)
+        write(pods, self.header[:5], [(f"p{i}", 10, 10, 1, 25) for i in range(40)])
+        result = run(*args)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("churn offered a GPU load of 0.4, not 0.95: ", result.stderr)
+        self.assertAlmostEqual(json.loads(result.stdout)["runs"][0]["churn_offered_load"], 0.4)
 
     def test_a_log_that_was_cut_off_is_found(self):
         self.simulate("--policy", "default", "--decisions", self.log)

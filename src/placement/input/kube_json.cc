@@ -267,7 +267,6 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
     pod.spelling = names->spellings.Of("");
   }
   int64_t cpu = 0, memory = 0, devices = 0, compute = 0, device_memory = 0;
-  bool partial = false;
   if (const Json& containers = At(json, {"spec", "containers"}); containers.is_array()) {
     for (const Json& container : containers) {
       Amounts requests{At(container, {"resources", "requests"}), {}};
@@ -278,7 +277,8 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
       };
       cpu += from("cpu").Milli("cpu");
       memory += from("memory").Mib("memory");
-      devices += limits.Whole(kGpu, 1'000'000);
+      const int64_t own = limits.Whole(kGpu, 1'000'000);
+      devices += own;
       const int64_t cores = limits.Whole("nvidia.com/gpucores", 100);
       const int64_t percent = limits.Whole("nvidia.com/gpumem-percentage", 100);
       const int32_t largest = percent > 0 ? LargestMemory(*out, models) : 0;
@@ -289,8 +289,9 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
       }
       const int64_t mib =
           std::max(limits.Whole("nvidia.com/gpumem", kMaxAmount), percent * largest / 100);
-      partial |= cores > 0 || mib > 0;
-      compute = std::max(compute, cores * 10);
+      // A request has one figure for all its devices: whole ones, where one container wants those.
+      const bool whole = own > 0 && cores == 0 && mib == 0;
+      compute = std::max(compute, whole ? int64_t{kWholeMilli} : cores * 10);
       device_memory = std::max(device_memory, mib);
       for (const Status& s : {requests.status, limits.status}) {
         if (!s) return s;
@@ -305,7 +306,7 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
   shape.memory_mib = static_cast<int32_t>(memory);
   if (devices > 0) {
     shape.devices = static_cast<int32_t>(devices);
-    shape.compute_milli = partial ? static_cast<int32_t>(compute) : kWholeMilli;
+    shape.compute_milli = static_cast<int32_t>(compute);
     shape.device_memory_mib = static_cast<int32_t>(device_memory);
     shape.models = models;
     const Result<Link> link = ParseLink(Text(At(json, {"metadata", "annotations", "divvy/link"})));

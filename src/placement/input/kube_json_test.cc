@@ -62,6 +62,24 @@ TEST(KubeJson, Pods) {
   EXPECT_EQ(i.spaces, (std::vector<std::string>{"x", "y", "default"}));
 }
 
+TEST(KubeJson, AContainerThatWantsWholeGpusGetsWholeOnes) {
+  Inventory i;
+  const Status s = ReadKubePods(R"({"items":[{"metadata":{"name":"p"},"spec":{"containers":[
+    {"resources":{"limits":{"nvidia.com/gpu":1,"nvidia.com/gpucores":50,"nvidia.com/gpumem":1000}}},
+    {"resources":{"limits":{"nvidia.com/gpu":2}}},{"resources":{"limits":{"cpu":1}}}]}},
+   {"metadata":{"name":"q"},"spec":{"containers":[
+    {"resources":{"limits":{"nvidia.com/gpu":1,"nvidia.com/gpumem":1000}}},
+    {"resources":{"limits":{"nvidia.com/gpu":1,"nvidia.com/gpucores":20}}},
+    {"resources":{"limits":{"cpu":1}}}]}}]})",
+                                "p.json", &i);
+  ASSERT_TRUE(s) << s.error().message;
+  EXPECT_EQ(i.pods[0].request.shape.devices, 3);
+  EXPECT_EQ(i.pods[0].request.shape.compute_milli, kWholeMilli);
+  EXPECT_EQ(i.pods[1].request.shape.devices, 2);
+  EXPECT_EQ(i.pods[1].request.shape.compute_milli, 200);
+  EXPECT_EQ(i.pods[1].request.shape.device_memory_mib, 1000);
+}
+
 TEST(KubeJson, LimitsTopologyGangsAndAMark) {
   Inventory i;
   const Status nodes = ReadKubeNodes(

@@ -68,7 +68,8 @@ class Units {
 // kInflateRatio of the capacity). kNotFound: sound, but for other nodes or pods.
 Result<Order> ParseOrder(std::string_view text, const std::string& file,
                          const Inventory& inventory);
-// A list of tiny requests is cut off at so many arrivals (in churn: per mean lifetime) per device.
+// A list of tiny requests is cut off at so many arrivals per device
+// (in churn: that bring demand, per mean lifetime).
 inline constexpr int64_t kMostPerDevice = 16;
 // The published protocol with our generator: shuffle, then clones until `ratio` x capacity. A unit
 // with which demand would exceed that is skipped, until demand is so to half a percent of capacity.

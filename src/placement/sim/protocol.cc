@@ -13,6 +13,7 @@ namespace divvy::placement {
 namespace {
 
 constexpr double kEarlyPercent = 95;
+constexpr double kMostCpuOnly = 64;  // arrivals for each that brings demand, see kMostPerDevice
 constexpr uint64_t kProgressStep = 512;
 
 double Percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
@@ -159,14 +160,18 @@ ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t se
   const std::vector<uint32_t> by_name = PodsByName(inventory);
   const Units units(inventory, by_name);
   const auto capacity = static_cast<double>(engine.cluster().total_milli());
-  double demand = 0;
+  double demand = 0, wanting = 0;
   const std::vector<int64_t> arriving = inventory.ArrivingMilli();
   for (const uint32_t leader : units.leaders()) {
     demand += static_cast<double>(arriving[by_name[leader]]);
+    wanting += arriving[by_name[leader]] > 0;
   }
   // Arrivals per mean lifetime: so many that, were all accepted, `load` of the capacity is in use.
+  // A list of tiny requests is cut off; pods for CPUs only count for that where there are very
+  // many.
   const auto all = static_cast<double>(units.leaders().size());
-  const double most = static_cast<double>(kMostPerDevice) * capacity / kWholeMilli;
+  const double most = static_cast<double>(kMostPerDevice) * capacity / kWholeMilli *
+                      std::min(all / std::max(wanting, 1.0), kMostCpuOnly);
   const double rate = demand > 0 ? std::min(load * capacity * all / demand, most) : all;
 
   struct Departure {
@@ -251,6 +256,7 @@ ChurnResult RunChurn(const Inventory& inventory, const Order& order, uint64_t se
     if (watch.progress && i % kProgressStep == 0) watch.progress(now / (kWarmUp + kMeasured));
   }
   account(kWarmUp + kMeasured);
+  result.load = demand > 0 ? rate * demand / (all * capacity) : 0;
   result.any = offered > 0;
   result.any_multi_gpu = multi > 0;
   result.accepted_percent = Accepted(refused, offered);

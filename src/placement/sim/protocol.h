@@ -38,6 +38,8 @@ struct InflateResult {
 };
 
 struct ChurnResult {
+  double load =
+      0;  // offered: what was asked for, less where the arrivals are too many (see order.h)
   bool any = false, any_multi_gpu = false;  // false: no such demand was offered after the warm-up
   double accepted_percent = 0;              // of the GPU demand offered after the warm-up
   double multi_gpu_accepted_percent = 0;
