@@ -111,15 +111,16 @@ def amount(resources, key, unit=1, up=True):
     return -int(-exact // 1) if up else int(exact // 1)
 
 
-def items(path):
+def items(path, kind):
     with open(path, encoding="utf-8-sig") as f:
         data = json.load(f)
     found = dig(data, "items")
-    return found if isinstance(found, list) else [data]
+    return [i for i in (found if isinstance(found, list) else [data])
+            if text(i, "kind") in ("", kind)]
 
 
 def kube_nodes(path):
-    for item in items(path):
+    for item in items(path, "Node"):
         labels, notes = dig(item, "metadata", "labels"), dig(item, "metadata", "annotations")
         has = dig(item, "status", "allocatable")
         count = amount(has, "nvidia.com/gpu")
@@ -139,7 +140,7 @@ def kube_nodes(path):
 
 
 def kube_pods(path, nodes):
-    for item in items(path):
+    for item in items(path, "Pod"):
         if text(item, "status", "phase") in ("Succeeded", "Failed"):
             continue
         product = text(item, "spec", "nodeSelector", "nvidia.com/gpu.product")

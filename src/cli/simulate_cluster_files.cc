@@ -109,14 +109,26 @@ Inventory Load(const Lists& lists) {
 
 WithoutPlace FindWithoutPlace(const Lists& lists, const Inventory& inventory) {
   const WithoutPlace found{placement::FindUnplaceable(inventory),
-                           placement::PodsWithoutRoom(inventory)};
+                           placement::PodsWithoutRoom(inventory),
+                           placement::PodsWithoutDemand(inventory)};
   const auto say = [&](const SomePods& pods, const std::string& what) {
     if (pods.count > 0) Note("warning: " + About(lists, inventory, pods, what));
   };
-  say(found.ever.on_any_node, "that fit on no node, not even an empty one, and are always refused");
+  const int64_t closed = inventory.ClosedMilli() / placement::kWholeMilli;
+  if (closed > 0) {
+    Note(
+        "warning: " + Locate(lists.nodes) + ": " + std::to_string(closed) + " of " +
+        std::to_string(inventory.TotalMilli() / placement::kWholeMilli) +
+        " GPUs are on nodes that take nothing new (cordoned or not ready); they count as capacity");
+  }
+  say(found.ever.on_any_node, std::string("that fit on no node") +
+                                  (closed > 0 ? " that takes new ones" : "") +
+                                  ", not even an empty one, and are always refused");
   say(found.ever.in_cluster,
       "that ask, alone or as a gang, for more compute than all nodes have, and do not arrive");
   say(found.ever.on_unknown_node, "that run on nodes that the node list lacks, and are left out");
+  say(found.no_demand,
+      "that ask for memory of GPUs but for no compute, and bring no demand to any figure");
   say(found.in_room, "that run on nodes without room for them, and are left out");
   return found;
 }

@@ -22,10 +22,11 @@ struct ClusterRun {
   std::string handling_protocol;
 };
 
-// Pods that have no place whatever a policy decides.
+// Pods that have no place whatever a policy decides, or a place but no part in any figure.
 struct WithoutPlace {
   placement::Unplaceable ever;
   placement::SomePods in_room;  // they run where there is no room for them, says the list
+  placement::SomePods no_demand;
 };
 // The names of those that SomePods names, fit to be shown.
 std::vector<std::string> NamesOf(const placement::Inventory& inventory,

@@ -450,7 +450,7 @@ class SimulateCluster(unittest.TestCase):
             return (f"# a comment\nnode_rank {' '.join(map(str, ranks))}\n"
                     f"arrivals {' '.join(map(str, arrivals))}\n")
         good = order([2, 0, 1], arrivals)
-        for text in [good, good.replace("\n", "\r\n")]:
+        for text in [good, good.replace("\n", "\r\n"), "\ufeff" + good]:
             result = place(text)
             self.assertEqual((result.returncode, result.stderr), (0, ""))
             self.assertEqual(json.loads(result.stdout)["runs"][0]["order"], "published")
@@ -541,6 +541,49 @@ class SimulateCluster(unittest.TestCase):
         result = run(*base, "--orders", empty)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("fixtures/p_42.txt is used", result.stderr)
+
+    def test_what_takes_nothing_new_and_what_brings_no_demand_is_said(self):
+        nodes, pods = self.path("c_nodes.csv"), self.path("c_pods.csv")
+        write(nodes, ["sn", "cpu_milli", "memory_mib", "gpu", "model", "cordoned", "link_group",
+                      "gpu_memory_mib"],
+              [("a", 64000, 256000, 4, "X", 1, "0|0|1|1", 40000),
+               ("b", 64000, 256000, 2, "Y", 0, "0|1", 40000)])
+        write(pods, ["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec", "link",
+                     "gpu_memory_mib", "min_gpu_milli"],
+              [("x", 1000, 100, 1, 1000, "X", "", 0, ""),
+               ("y", 1000, 100, 2, 1000, "Y", "require", 0, ""),
+               ("z", 1000, 100, 1, 1000, "", "", 0, ""), ("m", 1000, 100, 1, 0, "", "", 9000, ""),
+               ("cpu", 1000, 100, 0, 500, "", "", 0, 200)])
+        result = run("--nodes", nodes, "--pods", pods, "--policy", "default", "-o", "json",
+                     "--decisions", self.log)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        out = json.loads(result.stdout)
+        self.assertEqual(out["gpus_on_closed_nodes"], 4)
+        self.assertIn("4 of 6 GPUs are on nodes that take nothing new", result.stderr)
+        self.assertEqual(out["without_place"]["fit_on_no_node"], {"pods": 2, "first": ["x", "y"]})
+        self.assertEqual(out["without_demand"], {"pods": 1, "first": ["m"]})
+        self.assertIn("c_pods.csv:5: pods that ask for memory of GPUs but for no compute",
+                      result.stderr)
+        check = self.check(nodes=nodes, pods=pods)
+        self.assertIn(" 0 violations", check.stdout)
+
+    def test_nodes_and_pods_in_one_list(self):
+        both = self.path("both.json")
+        with open(both, "w") as f:
+            json.dump({"kind": "List", "items": [
+                {"kind": "Node", "metadata": {"name": "n"}, "status": {"allocatable": {
+                    "cpu": "8", "memory": "4Gi", "nvidia.com/gpu": "4"}}}] + [
+                {"kind": "Pod", "metadata": {"name": f"p{i}"}, "spec": {"containers": [
+                    {"resources": {"limits": {"nvidia.com/gpu": 1}}}]}} for i in range(4)]}, f,
+                indent=1)
+        result = run("--nodes", both, "--pods", both, "--policy", "default", "-o", "json",
+                     "--decisions", self.log)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        out = json.loads(result.stdout)
+        self.assertEqual((out["nodes"], out["pods"]), (1, 4))
+        self.assertIn("both.json:17: left out: 4 items that are no nodes (the first: Pod)",
+                      result.stderr)
+        self.assertIn(" 0 violations", self.check(nodes=both, pods=both).stdout)
 
     def test_churn_offers_the_load_or_says_what_it_offered(self):
         nodes, pods = self.path("l_nodes.csv"), self.path("l_pods.csv")

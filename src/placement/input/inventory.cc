@@ -61,15 +61,40 @@ Status CheckInventory(const Inventory& inventory, const std::string& nodes_file,
   return {};
 }
 
+int64_t Inventory::ClosedMilli() const {
+  int64_t total = 0;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (closed[i]) total += int64_t{nodes[i].devices} * kWholeMilli;
+  }
+  return total;
+}
+
+SomePods PodsWithoutDemand(const Inventory& inventory) {
+  SomePods found;
+  for (uint32_t i = 0; i < inventory.pods.size(); ++i) {
+    const Shape& s = inventory.pods[i].request.shape;
+    if (s.devices > 0 && s.compute_milli == 0) found.Add(i);
+  }
+  return found;
+}
+
 Unplaceable FindUnplaceable(const Inventory& inventory) {
-  using Kind = std::tuple<int32_t, int32_t, int32_t, uint8_t, int32_t>;
+  using Kind = std::tuple<int32_t, int32_t, int32_t, uint8_t, int32_t, int32_t>;
   std::set<Kind> kinds;
-  for (const NodeSpec& n : inventory.nodes) {
-    kinds.insert({n.cpu_milli, n.memory_mib, n.devices, n.model, n.device_memory_mib});
+  for (size_t i = 0; i < inventory.nodes.size(); ++i) {
+    const NodeSpec& n = inventory.nodes[i];
+    if (inventory.closed[i]) continue;
+    int32_t linked = n.link_group.empty() ? n.devices : 0;  // the most devices of one group
+    for (const uint8_t group : n.link_group) {
+      linked = std::max(linked, static_cast<int32_t>(
+                                    std::count(n.link_group.begin(), n.link_group.end(), group)));
+    }
+    kinds.insert({n.cpu_milli, n.memory_mib, n.devices, n.model, n.device_memory_mib, linked});
   }
   const auto holds = [](const Kind& kind, const Shape& s) {
-    const auto& [cpu, memory, devices, model, device_memory] = kind;
-    return cpu >= s.cpu_milli && memory >= s.memory_mib && devices >= s.devices &&
+    const auto& [cpu, memory, devices, model, device_memory, linked] = kind;
+    return cpu >= s.cpu_milli && memory >= s.memory_mib &&
+           (s.link == Link::kRequire ? linked : devices) >= s.devices &&
            (s.devices == 0 || ((s.models >> model & 1) != 0 &&
                                (s.device_memory_mib == 0 || device_memory >= s.device_memory_mib)));
   };

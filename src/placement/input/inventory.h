@@ -44,6 +44,7 @@ struct Inventory {
   bool device_memory_known = false;    // the node list says how much memory a device has
 
   int64_t TotalMilli() const;
+  int64_t ClosedMilli() const;  // of it, on closed nodes
   // Compute that arrives with each pod: its own or, of a gang, that of all members. Pods that run
   // already do not arrive: 0.
   std::vector<int64_t> ArrivingMilli() const;
@@ -61,7 +62,8 @@ struct SomePods {
 };
 // Pods without a place, whatever a policy decides.
 struct Unplaceable {
-  // Larger than any node, or wanting models that none has: refused each time that they come.
+  // Larger than any open node or its link groups, or wanting models that none has: refused each
+  // time that they come.
   SomePods on_any_node;
   // They, or their gangs, ask for more compute than all nodes have: they do not arrive, because
   // one of them would bring demand from nothing to beyond the capacity.
@@ -69,5 +71,7 @@ struct Unplaceable {
   SomePods on_unknown_node;  // they run, says the list, on nodes that the node list lacks
 };
 Unplaceable FindUnplaceable(const Inventory& inventory);
+// Those that ask for GPUs, but only for their memory: they bring no demand.
+SomePods PodsWithoutDemand(const Inventory& inventory);
 
 }  // namespace divvy::placement

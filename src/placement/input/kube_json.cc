@@ -51,6 +51,13 @@ struct Amounts {
   Status status;
   int64_t Milli(const char* name) { return Get(name, 1, kMaxAmount); }
   int64_t Whole(const char* name, int64_t most) { return Get(name, 1000, most); }
+  int64_t Count(const char* name, int64_t most) {  // of extended resources: no parts
+    const Result<int64_t> milli = placement::Milli(resources, name);
+    if (milli && *milli % 1000 != 0 && status) {
+      status = Invalid(std::string(name) + " is not a whole number");
+    }
+    return Get(name, 1000, most);
+  }
   int64_t Mib(const char* name) { return Get(name, int64_t{1000} << 20, kMaxAmount); }
   int64_t WholeMib(const char* name) {  // of what there is, not of what is asked for
     return Get(name, int64_t{1000} << 20, kMaxAmount, /*up=*/false);
@@ -139,9 +146,15 @@ size_t LineTooDeep(std::string_view text) {
   return 0;
 }
 
-// The objects of a list of `what` ("nodes"), which have to be of this kind ("Node").
-Result<Json> Items(std::string_view text, const std::string& file, const std::string& what,
-                   const std::string& kind) {
+struct List {
+  Json items;
+  std::vector<size_t> wanted;  // those of the kind that is read
+};
+
+// The objects of a list of `what` ("nodes"). Those of another kind than this one ("Node") are left
+// out, with a warning; one has to be of it.
+Result<List> Items(std::string_view text, const std::string& file, const std::string& what,
+                   const std::string& kind, Inventory* out) {
   if (const size_t line = LineTooDeep(text); line > 0) {
     return Invalid(file + ":" + std::to_string(line) + ": nested too deeply");
   }
@@ -157,14 +170,36 @@ Result<Json> Items(std::string_view text, const std::string& file, const std::st
   if (items.is_array() && items.empty()) {
     return Invalid(file + ":1: the list \"items\" has no " + what);
   }
-  const std::string found = Text(At(items.is_array() ? items[0] : json, {"kind"}));
-  if (!found.empty() && found != kind) {
-    return Invalid(file + ":1: a list of kind " + VisibleName(found) + " where " + what +
+  List list;
+  if (items.is_array()) {
+    list.items = items;
+  } else if (!Text(At(json, {"metadata", "name"})).empty()) {
+    list.items = Json::array({json});
+  } else {
+    return Invalid(file + ":1: no list \"items\" (kubectl get ... -o json)");
+  }
+  std::string other;
+  size_t first = 0;
+  for (size_t i = 0; i < list.items.size(); ++i) {
+    const std::string found = Text(At(list.items[i], {"kind"}));
+    if (found.empty() || found == kind) {
+      list.wanted.push_back(i);
+    } else if (other.empty()) {
+      other = found;
+      first = i;
+    }
+  }
+  if (list.wanted.empty()) {
+    return Invalid(file + ":1: a list of kind " + VisibleName(other) + " where " + what +
                    " are wanted");
   }
-  if (items.is_array()) return items;
-  if (!Text(At(json, {"metadata", "name"})).empty()) return Json::array({json});
-  return Invalid(file + ":1: no list \"items\" (kubectl get ... -o json)");
+  if (!other.empty()) {
+    out->warnings.push_back(
+        file + ":" + std::to_string(LineOf(LinesOfItems(text), first)) +
+        ": left out: " + std::to_string(list.items.size() - list.wanted.size()) +
+        " items that are no " + what + " (the first: " + VisibleName(other) + ")");
+  }
+  return list;
 }
 
 Status ReadNode(const Json& json, Inventory* out) {
@@ -277,7 +312,7 @@ Status ReadPod(const Json& json, Names* names, Inventory* out) {
       };
       cpu += from("cpu").Milli("cpu");
       memory += from("memory").Mib("memory");
-      const int64_t own = limits.Whole(kGpu, 1'000'000);
+      const int64_t own = limits.Count(kGpu, 1'000'000);
       devices += own;
       const int64_t cores = limits.Whole("nvidia.com/gpucores", 100);
       const int64_t percent = limits.Whole("nvidia.com/gpumem-percentage", 100);
@@ -358,31 +393,36 @@ Result<int64_t> ParseQuantityMilli(std::string_view text) {
 
 Status ReadKubeNodes(std::string_view text, const std::string& file, Inventory* out) {
   text = WithoutMark(text);
-  const Result<Json> items = Items(text, file, "nodes", "Node");
-  if (!items) return items.error();
+  const Result<List> list = Items(text, file, "nodes", "Node", out);
+  if (!list) return list.error();
   std::unordered_set<std::string> names;
-  for (size_t i = 0; i < items->size(); ++i) {
-    Status s = ReadNode((*items)[i], out);
+  for (const size_t i : list->wanted) {
+    Status s = ReadNode(list->items[i], out);
     if (s && !names.insert(out->nodes.back().name).second) {
       s = Invalid("node " + VisibleName(out->nodes.back().name) + " stands twice");
     }
-    if (!s) return InItem(text, file, i, (*items)[i], s.error());
+    if (!s) return InItem(text, file, i, list->items[i], s.error());
   }
   return {};
 }
 
 Status ReadKubePods(std::string_view text, const std::string& file, Inventory* out) {
   text = WithoutMark(text);
-  const Result<Json> items = Items(text, file, "pods", "Pod");
-  if (!items) return items.error();
+  const Result<List> list = Items(text, file, "pods", "Pod", out);
+  if (!list) return list.error();
+  std::unordered_set<std::string> seen;
   Names names{Numbered(&out->spaces), Numbered(&out->gangs), Numbered(&out->spellings)};
   const std::vector<uint32_t> lines = LinesOfItems(text);
-  for (size_t i = 0; i < items->size(); ++i) {
+  for (const size_t i : list->wanted) {
     const size_t before = out->pods.size();
-    if (Status s = ReadPod((*items)[i], &names, out); !s) {
-      return InItem(text, file, i, (*items)[i], s.error());
+    Status s = ReadPod(list->items[i], &names, out);
+    if (s && out->pods.size() > before) {
+      out->pods.back().line = LineOf(lines, i);
+      if (!seen.insert(out->pods.back().name).second) {
+        s = Invalid("pod " + VisibleName(out->pods.back().name) + " stands twice");
+      }
     }
-    if (out->pods.size() > before) out->pods.back().line = LineOf(lines, i);
+    if (!s) return InItem(text, file, i, list->items[i], s.error());
   }
   if (out->pods.empty()) return Invalid(file + ":1: every pod of the list has ended");
   return {};

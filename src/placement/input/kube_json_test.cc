@@ -142,6 +142,19 @@ TEST(KubeJson, Errors) {
   EXPECT_EQ(error("{\"items\":[]}"), "n.json:1: the list \"items\" has no nodes");
 }
 
+TEST(KubeJson, PodsThatNoClusterHasAreRefused) {
+  const auto error = [](const std::string& items) {
+    Inventory i;
+    const Status s = ReadKubePods("{\"items\":[" + items + "]}", "p.json", &i);
+    return s ? std::string() : s.error().message;
+  };
+  const std::string p = R"({"metadata":{"name":"p"},"spec":{}})";
+  EXPECT_EQ(error(p + ",\n" + p), "p.json:2: item 2 (p): pod default/p stands twice");
+  EXPECT_EQ(error(R"({"metadata":{"name":"q"},"spec":{"containers":[{"resources":
+      {"limits":{"nvidia.com/gpu":"500m"}}}]}})"),
+            "p.json:1: item 1 (q): nvidia.com/gpu is not a whole number");
+}
+
 TEST(KubeJson, Quantities) {
   const auto milli = [](const char* text) { return ParseQuantityMilli(text); };
   EXPECT_EQ(*milli("250m"), 250);

@@ -167,6 +167,7 @@ Result<Order> ParseOrder(std::string_view text, const std::string& file,
   Order order;
   order.published = true;
   const auto at = [&](size_t line) { return file + ":" + std::to_string(line); };
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
   if (text.empty()) return Invalid(at(1) + ": the file is empty");
   size_t line_number = 0, nodes_line = 0, pods_line = 0;
   while (!text.empty()) {
