@@ -2,7 +2,9 @@
 """Checks every decision of a `divvy simulate cluster --decisions` run against the input lists.
 
   replay_check.py NODES PODS DECISIONS.csv [--replicate K] [--quota NAME=LIMIT,...]
-      (lists: openb CSV, or kubectl ... -o json; K and quotas as they were given to the run)
+      [--protocol inflate|churn] [--refusal WAYS|none] [--arrived PERCENT]
+      (lists: openb CSV, or kubectl ... -o json; K, quotas, protocol and ways as they were given to
+      the run; PERCENT: the run's arrived_percent. What is not given is not checked)
 
 Independent of the engine: reads the lists itself, keeps its own books, and reports a violation for
 - a placement that did not fit (CPU, memory, slots, device model, compute and memory of each
@@ -10,7 +12,10 @@ Independent of the engine: reads the lists itself, keeps its own books, and repo
 - a refusal although some node had room, a denial although the quota had;
 - a gang placed, denied or ended in part;
 - arrivals that are missing (each has the next number), pods that run and are not accounted for;
-- a log that was cut off.
+- a log that was cut off;
+- a pod that is ended for one of no higher priority (unless reclaiming), or for none;
+- with --protocol inflate: a pod that leaves; with --refusal: a way that the run did not have; with
+  --arrived: demand that ends before.
 Prints "N decisions, 0 violations"; exit status 1 if there are any, 2 if a file is unusable. That a
 gang does not fit as a whole can be doubted where its members are alike and need no links; how many
 refusals of gangs could not is said.
@@ -44,7 +49,8 @@ class Node:
 
 class Pod:
     def __init__(self, name, cpu, memory, count, milli, device_memory, models, link, least, node,
-                 space, gang):
+                 space, gang, priority):
+        self.priority = priority
         self.name, self.cpu, self.memory, self.node = name, cpu, memory, node
         self.space, self.gang = space, (space, gang) if gang else None
         self.count, self.milli, self.device_memory = count, milli, device_memory
@@ -84,7 +90,7 @@ def csv_pods(path):
         spec = {m for m in (r.get("gpu_spec") or "").split("|") if m} if count else set()
         yield Pod(r["name"], int(r["cpu_milli"]), int(r["memory_mib"]), count, milli, memory, spec,
                   r.get("link"), number(r, "min_gpu_milli"), r.get("node") or "",
-                  r.get("namespace") or "default", r.get("gang"))
+                  r.get("namespace") or "default", r.get("gang"), number(r, "priority"))
 
 
 def dig(data, *path):
@@ -169,7 +175,8 @@ def kube_pods(path, nodes):
         yield Pod(f"{space}/{text(item, 'metadata', 'name')}", cpu, memory, count, milli,
                   device_memory, {product} if product and count else set(),
                   text(notes, "divvy/link"), 10 * amount(notes, "divvy/min-gpucores"),
-                  text(item, "spec", "nodeName"), space, gang)
+                  text(item, "spec", "nodeName"), space, gang,
+                  priority if isinstance(priority := dig(item, "spec", "priority"), int) else 0)
 
 
 def is_json(path):
@@ -222,7 +229,10 @@ def take(node, tenant, sign):
 
 
 class Replay:
-    def __init__(self, nodes, pods, copies, quotas, log):
+    def __init__(self, nodes, pods, copies, quotas, log, protocol=None, ways=None):
+        self.protocol, self.ways = protocol, ways
+        self.victims = []        # ended for the next placement
+        self.demand = 0          # milli that arrived
         self.nodes, self.pods, self.quotas, self.log = nodes, pods, quotas, log
         self.placed = {}
         self.waiting = {}        # instance -> row: refused, or ended for others; may be placed later
@@ -264,6 +274,7 @@ class Replay:
             return f"instance {instance} where {self.arrived} is the next to arrive"
         else:
             self.arrived += 1
+            self.demand += self.pods[row - 1].total
             if self.pods[row - 1].node:
                 return "it runs already, says the list"
         if what != "place":
@@ -294,9 +305,33 @@ class Replay:
         if self.coming is not None and what not in ("place", "deny"):
             left, self.coming = self.coming[1], None
             return f"row {left[0]} of a gang is missing"
+        if self.victims and what not in ("place", "preempt", "resize", "migrate"):
+            self.victims = []
+            return "a pod was ended, and nothing placed for it"
         if self.torn and what not in ("preempt", "resize", "migrate"):
             torn, self.torn = self.torn, set()
             return f"instance {min(torn)} stays of a gang that was ended"
+        return None
+
+    def way_of(self, what, instance):
+        """Whether the run may decide such a thing at all."""
+        if what == "leave" and self.protocol == "inflate":
+            return "leaves, where none does"
+        needs = {"resize": {"squeeze"}, "migrate": {"migrate"}, "preempt": {"preempt", "reclaim"}}
+        if what == "place" and instance in self.waiting:
+            needs["place"] = {"queue"}
+        if self.ways is not None and what in needs and not needs[what] & self.ways:
+            return f"{what}, without {' or '.join(sorted(needs[what]))} among the run's ways"
+        return None
+
+    def ended_for(self, pod, rows):
+        """Victims are of lower priority than what comes in their place."""
+        victims, self.victims = self.victims, []
+        highest = max(p.priority for p in [pod] + [self.pods[r - 1] for r in rows])
+        if self.ways is None or "reclaim" in self.ways or not victims:
+            return None
+        if max(v.priority for v in victims) >= highest:
+            return f"{victims[0].name} was ended for one of no higher priority"
         return None
 
     def charge(self, pod, sign):
@@ -318,6 +353,7 @@ class Replay:
         gang = self.whole.pop(instance, set())
         if what == "preempt":
             self.waiting[instance] = tenant.row
+            self.victims.append(tenant.pod)
             self.torn |= {i for i in gang if i in self.placed}
             self.torn.discard(instance)
 
@@ -327,7 +363,7 @@ class Replay:
         if not 1 <= row <= len(self.pods) or self.pods[row - 1].name != d["pod"]:
             return f"this pod is not number {row} of the list"
         pod = self.pods[row - 1]
-        wrong = self.unfinished(what)
+        wrong = self.unfinished(what) or self.way_of(what, instance)
         if wrong:
             return wrong
         tenant = self.placed.get(instance)
@@ -363,6 +399,8 @@ class Replay:
             rows = self.gang_of(pod, instance)
             first = self.coming is None
             wrong = wrong or self.together(what, instance, row, rows if what != "refuse" else [])
+            if what == "place" and not wrong:
+                wrong = self.ended_for(pod, rows)
             if wrong:
                 return wrong
             if what == "refuse":
@@ -461,6 +499,9 @@ def main():
     parser.add_argument("lists", nargs=3)
     parser.add_argument("--replicate", type=int, default=1)
     parser.add_argument("--quota", default="")
+    parser.add_argument("--protocol", choices=["inflate", "churn"])
+    parser.add_argument("--refusal")
+    parser.add_argument("--arrived", type=float)
     args = parser.parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")
     csv.field_size_limit(2**31 - 1)
@@ -486,7 +527,8 @@ def main():
         print(f"replay_check: {path}: no decisions", file=sys.stderr)
         return 2
     nodes = {(n.name, copy): n.copy() for copy in range(args.replicate) for n in specs}
-    replay = Replay(nodes, pods, args.replicate, quotas, path)
+    ways = None if args.refusal is None else set(args.refusal.split(",")) - {"", "none"}
+    replay = Replay(nodes, pods, args.replicate, quotas, path, args.protocol, ways)
     last = decisions.pop() if decisions[-1]["what"] == "end" else None
     for number, d in enumerate(decisions):
         try:
@@ -501,6 +543,10 @@ def main():
         replay.violation(len(decisions), "the log is cut off: its last line does not close it")
     if not decisions:
         replay.violation(0, "nothing was decided")
+    capacity = WHOLE * sum(len(n.devices) for n in nodes.values())
+    if args.arrived is not None and 100 * replay.demand < (args.arrived - 0.51) * capacity:
+        replay.violation(len(decisions), f"demand ends at {100 * replay.demand / capacity:.1f} % of "
+                                         f"capacity, not {args.arrived:g} %")
     print(f"{len(decisions)} decisions, {replay.violations} violations"
           + (f"; {replay.undoubted} refusals of gangs could not be doubted" if replay.undoubted
              else ""))

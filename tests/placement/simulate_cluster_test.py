@@ -96,6 +96,9 @@ class SimulateCluster(unittest.TestCase):
                 self.simulate("--policy", policy, "--protocol", protocol, "--decisions", self.log)
                 check = self.check()
                 self.assertEqual(check.returncode, 0, f"{policy} {protocol}: {check.stdout}")
+                known = ["--arrived", "130"] if protocol == "inflate" else []
+                check = self.check("--protocol", protocol, "--refusal", "none", *known)
+                self.assertEqual(check.returncode, 0, f"{policy} {protocol}: {check.stdout}")
                 self.assertRegex(check.stdout, r"^[1-9]\d+ decisions, 0 violations\n$")
 
     def test_copies_of_the_cluster(self):
@@ -235,7 +238,8 @@ class SimulateCluster(unittest.TestCase):
                     args += ["--refusal", ways]
                 result = run("--nodes", nodes, "--pods", pods, *args)
                 self.assertEqual(result.returncode, 0, result.stderr)
-                check = self.check("--quota", quota, nodes=nodes, pods=pods)
+                check = self.check("--quota", quota, "--protocol", protocol, "--refusal",
+                                   ways or "none", nodes=nodes, pods=pods)
                 self.assertEqual(check.returncode, 0, f"{ways} {protocol}: {check.stdout}{check.stderr}")
                 out = json.loads(result.stdout)["runs"][0]["refusals"]
                 for key, value in out.items():
@@ -584,6 +588,31 @@ class SimulateCluster(unittest.TestCase):
         self.assertIn("both.json:17: left out: 4 items that are no nodes (the first: Pod)",
                       result.stderr)
         self.assertIn(" 0 violations", self.check(nodes=both, pods=both).stdout)
+
+    def test_the_checker_doubts_ends_and_ways(self):
+        self.simulate("--policy", "default", "--decisions", self.log)
+        good = self.log_rows()
+        told = ["--protocol", "inflate", "--refusal", "none", "--arrived", "130"]
+        self.assertEqual(self.falsified(good, lambda rows: rows, *told).returncode, 0)
+        check = self.falsified(good, lambda rows: rows[:20], *told)
+        self.assertIn("% of capacity, not 130 %", check.stdout)
+
+        def after_each(what):
+            def edit(rows):
+                out = []
+                for d in rows:
+                    out.append(d)
+                    if d["what"] == "place":
+                        out.append({**d, "what": what, "node": "", "copy": "", "devices": "",
+                                    "milli": ""})
+                return [d for d in out if d["what"] != "refuse"][:40]
+            return edit
+        self.assertIn("leaves, where none does",
+                      self.falsified(good, after_each("leave"), *told).stdout)
+        self.assertIn("preempt, without preempt or reclaim",
+                      self.falsified(good, after_each("preempt"), *told).stdout)
+        self.assertIn("was ended for one of no higher priority",
+                      self.falsified(good, after_each("preempt"), "--refusal", "preempt").stdout)
 
     def test_churn_offers_the_load_or_says_what_it_offered(self):
         nodes, pods = self.path("l_nodes.csv"), self.path("l_pods.csv")
